@@ -1,0 +1,48 @@
+// Schemas of every operator, and the module initialiser that makes the library importable as sparse_detr._C.
+// Implementations register themselves by dispatch key in the folder of their operator.
+#include <Python.h>
+#include <torch/library.h>
+
+TORCH_LIBRARY(sparse_detr, m) {
+  m.def(
+      "ms_deform_attn(Tensor value, SymInt[] spatial_shapes, Tensor sampling_locations, "
+      "Tensor attention_weights) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
+  m.def(
+      "ms_deform_attn_backward(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, "
+      "Tensor sampling_locations, Tensor attention_weights) -> (Tensor, Tensor, Tensor)",
+      {at::Tag::pt2_compliant_tag});
+}
+
+namespace {
+
+#if defined(SPARSE_DETR_WITH_CUDA)
+constexpr int kWithCuda = 1;
+#else
+constexpr int kWithCuda = 0;
+#endif
+
+// at::parallel_for is compiled as a serial loop where this is 0.
+#if defined(_OPENMP)
+constexpr int kWithOpenmp = 1;
+#else
+constexpr int kWithOpenmp = 0;
+#endif
+
+PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT, "_C", "Compiled operators of sparse_detr.", -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__C() {
+  PyObject* module = PyModule_Create(&module_definition);
+  if (module == nullptr) {
+    return nullptr;
+  }
+  if (PyModule_AddIntConstant(module, "WITH_CUDA", kWithCuda) < 0 ||
+      PyModule_AddIntConstant(module, "WITH_OPENMP", kWithOpenmp) < 0) {
+    Py_DECREF(module);
+    return nullptr;
+  }
+  return module;
+}

@@ -1,0 +1,10 @@
+"""Backbones: batched images to feature maps at strides 8, 16 and 32, read by name.
+
+ResNet-50 and the small ResNet are Detectron2's own class; Swin is built here on torchvision's.
+"""
+
+from .imagenet_weights import WeightReport, load_imagenet_weights
+from .small_resnet import make_basic_stages
+from .swin import SwinBackbone
+
+__all__ = ["SwinBackbone", "WeightReport", "load_imagenet_weights", "make_basic_stages"]

@@ -1,0 +1,1 @@
+"""Names of weights in released checkpoints and in this project."""

@@ -1,0 +1,54 @@
+"""The terms of the detection loss, each a sum over the matched pairs or over all logits."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..layers.boxes import cxcywh_to_xyxy, generalized_iou
+
+
+def focal_sum(
+    logits: Tensor,
+    positive: tuple[Tensor, Tensor, Tensor],
+    candidate_mask: Tensor | None = None,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Sigmoid focal loss summed over all logits.
+
+    Almost all targets are zero, so the loss of a zero target is taken everywhere and corrected at
+    the positives; a one-hot target is never made.
+
+    Args:
+        logits: (B, Q, num_classes).
+        positive: (image, row, label) of the positives, three (M,) int64 tensors.
+        candidate_mask: (B, Q) bool; other rows count nothing.
+        alpha: Weight of positives.
+        gamma: Exponent.
+
+    Returns:
+        Scalar.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, equation 5.
+    """
+    probability = logits.sigmoid()
+    negatives = (1 - alpha) * probability**gamma * F.softplus(logits)
+    if candidate_mask is not None:
+        negatives = negatives.masked_fill(~candidate_mask[..., None], 0)
+    hits = logits[positive]
+    chance = hits.sigmoid()
+    gain = alpha * (1 - chance) ** gamma * F.softplus(-hits)
+    loss = (1 - alpha) * chance**gamma * F.softplus(hits)
+    return negatives.sum() + (gain - loss).sum()
+
+
+def box_l1_sum(boxes_cxcywh: Tensor, targets_cxcywh: Tensor) -> Tensor:
+    """L1 distance summed over matched pairs; both (M, 4)."""
+    return F.l1_loss(boxes_cxcywh, targets_cxcywh, reduction="sum")
+
+
+def giou_sum(boxes_cxcywh: Tensor, targets_cxcywh: Tensor) -> Tensor:
+    """One minus generalised IoU, summed over matched pairs; both (M, 4)."""
+    giou = generalized_iou(cxcywh_to_xyxy(boxes_cxcywh), cxcywh_to_xyxy(targets_cxcywh))
+    return (1 - giou).sum()

@@ -1,0 +1,346 @@
+"""The data set checker: faults of COCO-format data, found before they cost a training run.
+
+Role in the flow: run by `tools/check_dataset.py` with image decoding, and before training on the
+annotations alone (a few seconds for COCO train2017).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from PIL import Image, ImageOps
+
+from .coco_json import read_coco_json
+from .dataset_report import DatasetReport
+
+FILE_CHECKS = ("none", "exist", "decode")
+MANY_OBJECTS = 300
+_SLACK = 0.5
+"""Pixels a box may reach over the border unreported: rounding, not a fault."""
+
+Source: TypeAlias = "str | os.PathLike[str] | dict[str, Any] | Sequence[dict[str, Any]]"
+
+
+def check_dataset(
+    source: Source,
+    image_root: str | os.PathLike[str] | None = None,
+    *,
+    num_classes: int | None = None,
+    files: str = "exist",
+    max_images: int | None = None,
+    other: Source | None = None,
+    other_root: str | os.PathLike[str] | None = None,
+) -> DatasetReport:
+    """Gives what is wrong with a data set.
+
+    Args:
+        source: path of a COCO json file, its parsed content, or Detectron2 data set dictionaries
+            (whose class ids are contiguous and are checked against `num_classes`).
+        image_root: folder of the images; not needed for dictionaries with full file names.
+        num_classes: the model's class count; None leaves that check out.
+        files: "none", "exist" (file is there and not empty) or "decode" (every pixel is read, size
+            and EXIF rotation are compared).
+        max_images: look at the files of the first so many images only; None for all.
+        other: the other split, to list files that both use.
+        other_root: `image_root` of the other split; None for the same.
+
+    Returns:
+        The report; nothing is raised for faults inside the data.
+
+    Raises:
+        FileNotFoundError: the annotation file does not exist.
+        ValueError: it is not COCO json, or an argument is out of range.
+    """
+    if files not in FILE_CHECKS:
+        raise ValueError(f"files: got {files!r}, expected one of {', '.join(FILE_CHECKS)}")
+    data = _as_coco(source)
+    name = str(source) if isinstance(source, str | os.PathLike) else "data set"
+    report = DatasetReport(name, len(data["images"]), len(data["annotations"]))
+    images = _check_images(data["images"], report)
+    categories = _check_categories(data.get("categories"), num_classes, report)
+    _check_annotations(data, images, categories, num_classes, report)
+    if files != "none":
+        usable = list(images.values())[:max_images]
+        _check_files(usable, image_root, files == "decode", report)
+    if other is not None:
+        _check_shared(data, image_root, _as_coco(other), other_root or image_root, report)
+    return report
+
+
+def _as_coco(source: Source) -> dict[str, Any]:
+    """Gives any source in COCO's layout; `categories` is absent for Detectron2 dictionaries."""
+    if isinstance(source, str | os.PathLike):
+        return read_coco_json(source)
+    if isinstance(source, dict):
+        return source
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for record in source:
+        image_id = record.get("image_id", record.get("file_name"))
+        images.append({**record, "id": image_id, "annotations": None})
+        for annotation in record.get("annotations", ()):
+            box = annotation.get("bbox")
+            if annotation.get("bbox_mode") == 0 and box is not None and len(box) == 4:
+                box = [box[0], box[1], box[2] - box[0], box[3] - box[1]]  # BoxMode.XYXY_ABS
+            # Detectron2 drops these fields, so their absence says nothing.
+            filled = {"iscrowd": 0, "area": 0, "id": len(annotations), **annotation}
+            annotations.append({**filled, "image_id": image_id, "bbox": box})
+    return {"images": images, "annotations": annotations}
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_unique(entries: list[dict[str, Any]], kind: str, report: DatasetReport) -> None:
+    ids = (entry["id"] for entry in entries if _is_id(entry.get("id")))
+    for value, count in Counter(ids).items():
+        if count > 1:
+            report.add(kind, f"{value} ({count} times)")
+
+
+def _check_images(
+    entries: list[dict[str, Any]], report: DatasetReport
+) -> dict[Any, dict[str, Any]]:
+    """Gives the well-formed images by id."""
+    if not entries:
+        report.add("no_images", report.name)
+    good: dict[Any, dict[str, Any]] = {}
+    for entry in entries:
+        faults = [key for key in ("width", "height") if not _positive_int(entry.get(key))]
+        if not isinstance(entry.get("file_name"), str | os.PathLike):
+            faults.append("file_name")
+        # Detectron2 allows strings as image ids, COCO and its evaluation do not.
+        if not _is_id(entry.get("id")):
+            faults.append("id")
+        for key in faults:
+            report.add("type_error", f"image {entry.get('id')!r}: {key} = {entry.get(key)!r}")
+        if not faults:
+            good[entry["id"]] = entry
+    _check_unique(entries, "duplicate_image_id", report)
+    names = Counter(str(entry.get("file_name")) for entry in entries)
+    for name, count in names.items():
+        if count > 1:
+            report.add("duplicate_file", f"{name} ({count} times)")
+    return good
+
+
+def _positive_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _check_categories(
+    entries: list[dict[str, Any]] | None, num_classes: int | None, report: DatasetReport
+) -> dict[int, str] | None:
+    """Gives the category names by id; None where the source has no categories."""
+    if entries is None:
+        return None
+    report.num_categories = len(entries)
+    if not entries:
+        report.add("no_categories", report.name)
+    names: dict[int, str] = {}
+    for entry in entries:
+        if not _is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
+            report.add(
+                "type_error",
+                f"category id = {entry.get('id')!r}, name = {entry.get('name')!r}",
+            )
+        else:
+            names[entry["id"]] = entry["name"]
+    _check_unique(entries, "duplicate_category_id", report)
+    if names:
+        for missing in range(1, min(max(names), 10 * len(names) + 100)):
+            if missing not in names:
+                report.add("gapped_category_ids", str(missing))
+    if num_classes is not None and len(names) > num_classes:
+        report.add("too_many_categories", f"{len(names)} categories, num_classes {num_classes}")
+    return names
+
+
+@dataclass
+class _Tally:
+    """What is counted over all annotations."""
+
+    listed: set[Any]
+    matched: int = 0
+    objects: Counter[Any] = field(default_factory=Counter)
+    crowds: Counter[Any] = field(default_factory=Counter)
+    classes: Counter[int] = field(default_factory=Counter)
+
+
+def _check_annotations(
+    data: dict[str, Any],
+    images: dict[Any, dict[str, Any]],
+    categories: dict[int, str] | None,
+    num_classes: int | None,
+    report: DatasetReport,
+) -> None:
+    tally = _Tally({e["id"] for e in data["images"] if isinstance(e.get("id"), int | str)})
+    seen: set[tuple[Any, ...]] = set()
+    for index, annotation in enumerate(data["annotations"]):
+        where = f"annotation {annotation.get('id', f'number {index}')}"
+        _check_identity(annotation, tally, where, report)
+        category, image_id = annotation.get("category_id"), annotation.get("image_id")
+        if _is_id(category):
+            tally.classes[category] += 1
+            _check_class(category, categories, num_classes, where, report)
+        image = images.get(image_id) if _is_id(image_id) else None
+        box = annotation.get("bbox")
+        if _check_box(box, image, where, report) and _is_id(category):
+            key = (image_id, category, *box)
+            if key in seen:
+                report.add("duplicate_bbox", where)
+            seen.add(key)
+    if data["annotations"] and not tally.matched:
+        report.add("no_annotations", f"{len(data['annotations'])} annotations, none matches")
+    _check_unique(data["annotations"], "duplicate_annotation_id", report)
+    for category, name in (categories or {}).items():
+        if category not in tally.classes:
+            report.add("empty_category", f"{category} {name}")
+    _check_counts(images, tally, report)
+
+
+def _check_identity(
+    annotation: dict[str, Any], tally: _Tally, where: str, report: DatasetReport
+) -> None:
+    """Reports wrong ids and flags of one annotation, and counts it for its image."""
+    for key in ("id", "image_id", "category_id"):
+        if not _is_id(annotation.get(key)):
+            report.add("type_error", f"{where}: {key} = {annotation.get(key)!r}")
+    image_id = annotation.get("image_id")
+    if isinstance(image_id, int | str):
+        if image_id in tally.listed:
+            tally.matched += 1
+        else:
+            report.add("orphan_annotation", f"{where} (image {image_id})")
+        (tally.crowds if annotation.get("iscrowd") else tally.objects)[image_id] += 1
+    if annotation.get("ignore"):
+        report.add("ignore_flag", where)
+    if "area" not in annotation or "iscrowd" not in annotation:
+        report.add("missing_evaluation_field", where)
+
+
+def _check_counts(images: dict[Any, dict[str, Any]], tally: _Tally, report: DatasetReport) -> None:
+    for image_id in images:
+        count = tally.objects[image_id]
+        if count > MANY_OBJECTS:
+            report.add("many_objects", f"image {image_id} ({count})")
+        elif not count:
+            kind = "crowd_only_image" if tally.crowds[image_id] else "unannotated_image"
+            report.add(kind, f"image {image_id}")
+
+
+def _check_class(
+    category: int,
+    categories: dict[int, str] | None,
+    num_classes: int | None,
+    where: str,
+    report: DatasetReport,
+) -> None:
+    if categories is not None:
+        if category not in categories:
+            report.add("unknown_category", f"{where} (category {category})")
+    elif category < 0 or (num_classes is not None and category >= num_classes):
+        report.add("class_out_of_range", f"{where} (class {category}, num_classes {num_classes})")
+
+
+def _check_box(box: Any, image: dict[str, Any] | None, where: str, report: DatasetReport) -> bool:
+    """Says whether one XYWH box is usable, after reporting what is wrong, at most one kind."""
+    if box is None:
+        report.add("no_bbox", where)
+        return False
+    numbers = isinstance(box, Sequence) or hasattr(box, "tolist")
+    if not numbers or len(box) != 4 or any(not _is_number(v) for v in box):
+        report.add("bbox_length", f"{where} ({box!r})")
+        return False
+    x, y, w, h = box
+    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(w) and math.isfinite(h)):
+        kind = "non_finite_bbox"
+    elif w < 0 or h < 0:
+        kind = "reversed_bbox"
+    elif w == 0 or h == 0:
+        kind = "degenerate_bbox"
+    else:
+        kind = "" if image is None else _border_fault(box, image["width"], image["height"])
+    if kind:
+        size = "" if image is None else f" in {image['width']}x{image['height']}"
+        report.add(kind, f"{where} ({box!r}{size})")
+    return kind in ("", "out_of_image")
+
+
+def _border_fault(box: Sequence[float], width: int, height: int) -> str:
+    x, y, w, h = box
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        return "outside_image"
+    if min(x, y) < -_SLACK or x + w > width + _SLACK or y + h > height + _SLACK:
+        return "out_of_image"
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool | str | bytes):
+        return False
+    return isinstance(value, int | float) or hasattr(value, "__float__")
+
+
+def _path(entry: dict[str, Any], image_root: str | os.PathLike[str] | None) -> Path:
+    return Path(image_root or "") / str(entry["file_name"])
+
+
+def _check_files(
+    images: list[dict[str, Any]],
+    image_root: str | os.PathLike[str] | None,
+    decode: bool,
+    report: DatasetReport,
+) -> None:
+    for entry in images:
+        path = _path(entry, image_root)
+        try:
+            size = path.stat().st_size
+        except OSError:
+            report.add("missing_file", str(path))
+            continue
+        if size == 0:
+            report.add("empty_file", str(path))
+        elif decode:
+            _check_pixels(entry, path, report)
+
+
+def _check_pixels(entry: dict[str, Any], path: Path, report: DatasetReport) -> None:
+    report.num_files_opened += 1
+    try:
+        with Image.open(path) as image:
+            image.load()
+            raw, mode = image.size, image.mode
+            rotated = ImageOps.exif_transpose(image).size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        report.add("corrupt_image", f"{path} ({error})")
+        return
+    expected = (entry["width"], entry["height"])
+    if mode.startswith(("I", "F")):
+        report.add("unusual_mode", f"{path} ({mode})")
+    if rotated != expected:
+        kind = "exif_mismatch" if raw == expected else "size_mismatch"
+        report.add(
+            kind,
+            f"{path} (file {rotated[0]}x{rotated[1]}, annotated {expected[0]}x{expected[1]})",
+        )
+
+
+def _check_shared(
+    data: dict[str, Any],
+    image_root: str | os.PathLike[str] | None,
+    other: dict[str, Any],
+    other_root: str | os.PathLike[str] | None,
+    report: DatasetReport,
+) -> None:
+    theirs = {os.path.abspath(_path(e, other_root)) for e in other["images"] if "file_name" in e}
+    for entry in data["images"]:
+        if "file_name" in entry and os.path.abspath(_path(entry, image_root)) in theirs:
+            report.add("shared_with_other", str(entry["file_name"]))

@@ -1,0 +1,138 @@
+"""Reading and writing checkpoint files: nothing half-written, nothing executed, nothing loaded that was damaged.
+
+Role in the flow: the only place of the engine that opens checkpoint files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import UserError
+
+REFUSED_SUFFIXES = (".pkl", ".pickle", ".pyth")
+
+
+class UnreadableCheckpointError(UserError):
+    """A checkpoint that is missing, damaged, of a foreign kind, or that wants to run code."""
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> str:
+    """Writes ``content`` so that ``path`` is either the old file or the complete new one.
+
+    The data goes to a temporary file in the same folder, is flushed to the disk and then renamed. When that
+    fails (disk full), the temporary file is removed and the old one stays.
+
+    Args:
+        content: Plain data and tensors.
+        path: The file.
+
+    Returns:
+        SHA-256 of the file, in hex.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        digest = file_digest(temporary)
+        temporary.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write the checkpoint {path}: {error}; the earlier ones are untouched") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return digest
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes a small text file so that ``path`` is either the old or the new one.
+
+    Args:
+        text: The content.
+        path: The file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes a rename in ``path`` survive a power cut, where the system can do that."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_digest(path: Path) -> str:
+    """Gives the SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_checkpoint(path: str | os.PathLike[str], digest: str | None = None) -> dict[str, Any]:
+    """Gives the content of a checkpoint file, on the CPU. Code in the file is never run.
+
+    Args:
+        path: The file.
+        digest: The SHA-256 it must have; None where none is known.
+
+    Returns:
+        The dict that the file holds.
+
+    Raises:
+        UnreadableCheckpointError: The message says which way the file is wrong.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UnreadableCheckpointError(f"checkpoint {file} does not exist")
+    if file.suffix in REFUSED_SUFFIXES:
+        raise UnreadableCheckpointError(
+            f"checkpoint {file} is refused: opening {file.suffix} files can run code in them; convert it to a .pth "
+            "file of tensors first"
+        )
+    if digest is not None and file_digest(file) != digest:
+        raise UnreadableCheckpointError(f"checkpoint {file} is damaged (its checksum is not the one it was saved with)")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnreadableCheckpointError(
+            f"checkpoint {file} is refused: it holds more than tensors and plain data, or is no checkpoint "
+            f"({_first_line(error)})"
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, OSError, TypeError) as error:
+        raise UnreadableCheckpointError(
+            f"checkpoint {file} cannot be read, it is damaged or incomplete ({_first_line(error)})"
+        ) from error
+    if not isinstance(content, dict):
+        raise UnreadableCheckpointError(
+            f"checkpoint {file} holds {type(content).__name__}, expected a dict with the weights"
+        )
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,74 @@
+"""Projection of the backbone's maps to one width, with extra coarse levels.
+
+Role in the flow: backbone -> **feature projection** -> position embedding -> FeatureTokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+
+class MultiScaleProjection(nn.Module):
+    """1x1 convolutions for the backbone's levels, strided 3x3 convolutions for coarser ones.
+
+    The first extra level is made from the last *raw* backbone map, further ones from the level
+    before. Every projection ends in a group norm; there is no activation.
+
+    Args:
+        in_channels: Channels of each backbone map, by name, finest first.
+        hidden_dim: Channels C of all levels.
+        num_levels: Levels L, at least the number of backbone maps.
+        num_groups: Groups of the norms.
+
+    Source: Deformable DETR, appendix A.2.
+    """
+
+    def __init__(
+        self,
+        in_channels: Mapping[str, int],
+        hidden_dim: int,
+        num_levels: int,
+        num_groups: int = 32,
+    ) -> None:
+        super().__init__()
+        if num_levels < len(in_channels):
+            raise ValueError(
+                f"num_levels must be at least the number of backbone maps {list(in_channels)}, "
+                f"got {num_levels}"
+            )
+        self.in_channels = dict(in_channels)
+        channels = list(in_channels.values())
+        convolutions = [nn.Conv2d(c, hidden_dim, kernel_size=1) for c in channels]
+        for extra in range(num_levels - len(channels)):
+            source = channels[-1] if extra == 0 else hidden_dim
+            convolutions.append(nn.Conv2d(source, hidden_dim, 3, stride=2, padding=1))
+        self.projections = nn.ModuleList(
+            nn.Sequential(conv, nn.GroupNorm(num_groups, hidden_dim)) for conv in convolutions
+        )
+        for conv in convolutions:
+            nn.init.xavier_uniform_(conv.weight)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+
+    def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """L projected maps from the backbone's.
+
+        Args:
+            features: Maps (B, C_l, H_l, W_l) by name, as a Detectron2 backbone gives them.
+
+        Returns:
+            L maps (B, C, H_l, W_l), finest first.
+        """
+        maps: Sequence[Tensor] = [features[name] for name in self.in_channels]
+        projected: list[Tensor] = []
+        for level, projection in enumerate(self.projections):
+            if level < len(maps):
+                source = maps[level]
+            elif level == len(maps):
+                source = maps[-1]
+            else:
+                source = projected[-1]
+            projected.append(projection(source))
+        return projected

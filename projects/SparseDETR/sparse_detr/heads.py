@@ -1,0 +1,135 @@
+"""Detection heads: class logits and boxes for decoder, first stage and auxiliary encoder layers.
+
+Role in the flow: called by decoder, query selection and encoder supervision.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from .layers.boxes import inverse_sigmoid
+from .layers.initialization import prior_bias
+from .layers.mlp import MLP
+
+
+class DetectionHead(nn.Module):
+    """One classifier and one box regressor.
+
+    Args:
+        hidden_dim: Channels C.
+        num_classes: Class logits.
+    """
+
+    def __init__(self, hidden_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.class_embed = nn.Linear(hidden_dim, num_classes)
+        self.bbox_embed = MLP(hidden_dim, hidden_dim, 4, num_layers=3)
+        nn.init.constant_(self.class_embed.bias, prior_bias(0.01))
+        last = self.bbox_embed.layers[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(..., num_classes) from (..., C)."""
+        output: Tensor = self.class_embed(features)
+        return output
+
+    def boxes(self, features: Tensor, reference_points: Tensor) -> Tensor:
+        """Boxes around normalised references.
+
+        Args:
+            features: (..., C).
+            reference_points: (..., 2) centres or (..., 4) boxes cxcywh in [0, 1].
+
+        Returns:
+            (..., 4) cxcywh in (0, 1). A centre moves only the centre: width and height are
+            absolute then.
+        """
+        offsets = self.bbox_embed(features)
+        # Refinement adds in logit space; half precision would round the references.
+        reference = inverse_sigmoid(reference_points)
+        if reference.shape[-1] == 2:
+            reference = torch.cat([reference, torch.zeros_like(reference)], dim=-1)
+        return (offsets + reference).sigmoid()
+
+    def boxes_from_logits(self, features: Tensor, box_logits: Tensor) -> Tensor:
+        """Boxes around proposals that are given as logits.
+
+        Args:
+            features: (..., C).
+            box_logits: (..., 4); +inf where there is no proposal.
+
+        Returns:
+            (..., 4) cxcywh in (0, 1].
+        """
+        return (self.bbox_embed(features) + box_logits).sigmoid()
+
+
+class DetectionHeads(nn.Module):
+    """The heads of all supervised stages.
+
+    Args:
+        hidden_dim: Channels C.
+        num_classes: Class logits of every head.
+        num_decoder_layers: Decoder layers D, each with a head.
+        two_stage: Whether the first stage has a head.
+        num_encoder_layers: Encoder layers E.
+        encoder_auxiliary: Auxiliary heads on encoder layers 0..E-2.
+        individual: True gives every stage its own weights, starting as copies of each other;
+            False shares one head, as Deformable DETR does without box refinement.
+
+    Source: Sparse DETR, section 3.5 (auxiliary heads); released code for the initialisation.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        num_classes: int,
+        num_decoder_layers: int,
+        two_stage: bool,
+        num_encoder_layers: int = 0,
+        encoder_auxiliary: bool = False,
+        individual: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        first = DetectionHead(hidden_dim, num_classes)
+        self.num_encoder_heads = max(0, num_encoder_layers - 1) if encoder_auxiliary else 0
+        count = num_decoder_layers + int(two_stage) + self.num_encoder_heads
+        self.stages = nn.ModuleList(
+            copy.deepcopy(first) for _ in range(count if individual else 1)
+        )
+        if not two_stage:
+            # Learned queries start from small boxes, not from half the image.
+            nn.init.constant_(self.stages[0].bbox_embed.layers[-1].bias[2:], -2.0)
+        self.num_classes = num_classes
+        self.num_decoder_layers = num_decoder_layers
+        self.two_stage = two_stage
+
+    def _stage(self, index: int) -> DetectionHead:
+        head: DetectionHead = self.stages[index if len(self.stages) > 1 else 0]
+        return head
+
+    def decoder(self, layer: int) -> DetectionHead:
+        """Head of decoder layer ``layer``."""
+        return self._stage(layer)
+
+    def first_stage(self) -> DetectionHead:
+        """Head of the two-stage query selection.
+
+        Raises:
+            ValueError: The heads were built without a first stage.
+        """
+        if not self.two_stage:
+            raise ValueError(
+                "two_stage must be True in the heads for a query selection that uses a first stage"
+            )
+        return self._stage(self.num_decoder_layers)
+
+    def encoder(self, layer: int) -> DetectionHead:
+        """Auxiliary head of encoder layer ``layer``."""
+        return self._stage(self.num_decoder_layers + int(self.two_stage) + layer)

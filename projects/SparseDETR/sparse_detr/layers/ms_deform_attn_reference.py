@@ -1,0 +1,88 @@
+"""Multi-scale deformable attention in pure torch: the path without compiled operators, and a test oracle.
+
+It runs on every device and dtype that `grid_sample` knows, and gives what the compiled operators give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Normalised grid coordinate whose four corners lie outside a map of any size.
+_OUTSIDE = -4.0
+
+
+def ms_deform_attn_torch(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    """Gives the attended values, by one `grid_sample` per level.
+
+    Args:
+        value: (B, N, H, D), float32 or float64.
+        spatial_shapes: (height, width) of each of the L levels, in tokens.
+        sampling_locations: (B, Q, H, L, P, 2), normalised (x, y). Locations outside a level, and those that are
+            not finite, contribute zero and receive zero gradients.
+        attention_weights: (B, Q, H, L, P).
+
+    Returns:
+        (B, Q, H * D).
+
+    Source: Deformable DETR, section 4.1, equation 3.
+    """
+    batch, _, heads, channels = value.shape
+    queries = sampling_locations.shape[1]
+    used = [level for level, (height, width) in enumerate(spatial_shapes) if height * width > 0]
+    if batch == 0 or queries == 0 or not used:
+        return _zeros(value, sampling_locations, attention_weights)
+    maps = value.permute(0, 2, 3, 1).reshape(batch * heads, channels, -1)
+    starts = [0]
+    for height, width in spatial_shapes:
+        starts.append(starts[-1] + height * width)
+    output = value.new_zeros(())
+    for level in used:
+        level_map = maps[:, :, starts[level] : starts[level + 1]].unflatten(-1, spatial_shapes[level])
+        output = output + _attend_level(
+            level_map, sampling_locations[:, :, :, level], attention_weights[:, :, :, level]
+        )
+    return output.view(batch, heads, channels, queries).permute(0, 3, 1, 2).flatten(2)
+
+
+def _attend_level(level_map: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """Gives the contribution of one level.
+
+    Args:
+        level_map: (B * H, D, height, width).
+        locations: (B, Q, H, P, 2), normalised (x, y).
+        weights: (B, Q, H, P).
+
+    Returns:
+        (B * H, D, Q).
+    """
+    height, width = level_map.shape[-2:]
+    x = locations[..., 0] * width - 0.5
+    y = locations[..., 1] * height - 0.5
+    inside = (x > -1) & (x < width) & (y > -1) & (y < height)
+    # Masked before any arithmetic that could give NaN: NaN times a zero gradient is still NaN.
+    grid = torch.where(inside.unsqueeze(-1), locations, (_OUTSIDE + 1) / 2) * 2 - 1
+    weights = torch.where(inside, weights, 0.0)
+    sampled = F.grid_sample(
+        level_map,
+        grid.transpose(1, 2).flatten(0, 1),
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=False,
+    )
+    return (sampled * weights.transpose(1, 2).flatten(0, 1).unsqueeze(1)).sum(-1)
+
+
+def _zeros(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
+    """Gives a zero output that autograd connects to all three inputs, whatever they hold."""
+    shape = (value.shape[0], sampling_locations.shape[1], value.shape[2] * value.shape[3])
+    connection = value[:0].sum() + sampling_locations[:0].sum() + attention_weights[:0].sum()
+    return value.new_zeros(shape) + connection

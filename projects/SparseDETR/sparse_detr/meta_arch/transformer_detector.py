@@ -1,0 +1,276 @@
+"""The meta-architecture: the whole flow of a detection transformer, and nothing but the flow.
+
+    images -> preprocess -> backbone -> feature projection -> FeatureTokens -> token scoring
+           -> token selection -> encoder -> query selection -> decoder -> heads
+           -> criterion (training) | postprocess (inference)
+
+Each arrow is one attribute of :class:`TransformerDetector` and one module of the package; what
+travels along it is a dataclass of :mod:`sparse_detr.structures`. Shape letters: B images, N tokens,
+K kept tokens, Q queries, C channels, H heads, L levels, P points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from ..criterion import SetCriterion
+from ..decoder import DeformableDecoder
+from ..encoder import DeformableEncoder, auxiliary_predictions
+from ..feature_projection import MultiScaleProjection, PositionEmbedding
+from ..heads import DetectionHeads
+from ..postprocess import TopDetections
+from ..query_selection import (
+    LearnedQueries,
+    ProposalProjection,
+    Proposals,
+    TwoStageQueries,
+    proposal_grid,
+)
+from ..structures import (
+    DetectorOutput,
+    FeatureMaps,
+    FeatureTokens,
+    ImageBatch,
+    TokenSelection,
+    normalised_batch,
+    targets_of,
+)
+from ..token_scoring import ScoringNetwork
+from ..token_selection import TopRhoSelection, check_keep_ratio
+from .event_log import log_scalars
+
+
+class TransformerDetector(nn.Module):
+    """A detection transformer made of exchangeable parts.
+
+    Args:
+        backbone: Detectron2 backbone.
+        feature_projection: Maps of the backbone -> L maps of C channels.
+        position_embedding: Maps -> tokens with position.
+        token_scoring: Scoring network, or None for a dense encoder.
+        token_selection: Rule that keeps tokens by score; only with a scoring network.
+        encoder: Encoder.
+        proposal_projection: Projection that token scores and first-stage scores are read from,
+            shared by both on purpose; None where neither is used.
+        query_selection: Where the decoder's queries come from.
+        decoder: Decoder.
+        heads: Detection heads of all stages.
+        criterion: Loss, or None for a model that only predicts.
+        postprocess: Final predictions -> Instances.
+        num_classes: Classes, contiguous ids from 0.
+        hidden_dim: Channels C of all parts.
+        num_levels: Levels L of all parts.
+        keep_ratio: Share rho of the tokens that the encoder updates, in (0, 1]; None for a dense
+            encoder. Can be set at any time, and given per call.
+        pixel_mean: Mean colour, 0..255, in the channel order of ``input_format``.
+        pixel_std: Standard deviation of the colour.
+        input_format: Channel order of the images, for tools that read files.
+        released_behaviour: The preset that the config's switches follow: False is correct, True
+            reproduces the released code with its quirks. Kept for reports; it switches nothing by
+            itself.
+        pad_before_backbone: False runs the backbone on images of equal size only, so that a
+            result never depends on the batch. True is the released behaviour: one padded batch;
+            convolutions and group norms see the padding.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        feature_projection: MultiScaleProjection,
+        position_embedding: PositionEmbedding,
+        encoder: DeformableEncoder,
+        query_selection: LearnedQueries | TwoStageQueries,
+        decoder: DeformableDecoder,
+        heads: DetectionHeads,
+        postprocess: TopDetections,
+        num_classes: int,
+        hidden_dim: int,
+        num_levels: int,
+        criterion: SetCriterion | None = None,
+        token_scoring: ScoringNetwork | None = None,
+        token_selection: TopRhoSelection | None = None,
+        proposal_projection: ProposalProjection | None = None,
+        keep_ratio: float | None = None,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        input_format: str = "RGB",
+        released_behaviour: bool = False,
+        pad_before_backbone: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.feature_projection = feature_projection
+        self.position_embedding = position_embedding
+        self.token_scoring = token_scoring
+        self.token_selection = token_selection
+        self.encoder = encoder
+        self.proposal_projection = proposal_projection
+        self.query_selection = query_selection
+        self.decoder = decoder
+        self.heads = heads
+        self.criterion = criterion
+        self.postprocess = postprocess
+        self.num_classes = num_classes
+        self.input_format = input_format
+        self.released_behaviour = released_behaviour
+        self.pad_before_backbone = pad_before_backbone
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+        self._keep_ratio: float | None = None
+        self._check_parts(hidden_dim, num_levels)
+        self.keep_ratio = keep_ratio
+
+    def _check_parts(self, hidden_dim: int, num_levels: int) -> None:
+        """Refuses parts that do not fit each other, which a config can only say by mistake."""
+        if (self.token_scoring is None) != (self.token_selection is None):
+            raise ValueError("token_scoring and token_selection must be given together, or neither")
+        two_stage = isinstance(self.query_selection, TwoStageQueries)
+        if (self.token_scoring is not None or two_stage) and self.proposal_projection is None:
+            raise ValueError(
+                "proposal_projection must be given where tokens are scored or queries come from "
+                "a first stage, got None"
+            )
+        for name, expected, got in (
+            ("num_classes", self.num_classes, self.heads.num_classes),
+            ("hidden_dim", hidden_dim, self.position_embedding.hidden_dim),
+            ("num_levels", num_levels, len(self.feature_projection.projections)),
+            ("num_levels", num_levels, len(self.position_embedding.level_embed)),
+        ):
+            if expected != got:
+                raise ValueError(f"{name} must agree among the parts, got {expected} and {got}")
+        if hasattr(self.backbone, "output_shape"):
+            given = {k: v.channels for k, v in self.backbone.output_shape().items()}
+            wanted = self.feature_projection.in_channels
+            if any(given.get(name) != channels for name, channels in wanted.items()):
+                raise ValueError(
+                    f"feature_projection.in_channels must match the backbone, got {wanted} for a "
+                    f"backbone that gives {given}"
+                )
+
+    @property
+    def keep_ratio(self) -> float | None:
+        """Share rho of the tokens that the encoder updates; None where it updates all."""
+        return self._keep_ratio
+
+    @keep_ratio.setter
+    def keep_ratio(self, value: float | None) -> None:
+        self._keep_ratio = self._checked_ratio(value)
+
+    def _checked_ratio(self, value: float | None) -> float | None:
+        if self.token_scoring is None:
+            if value is not None:
+                raise ValueError(
+                    f"keep_ratio must be None for a detector that does not score tokens, got {value!r}"
+                )
+            return None
+        return check_keep_ratio(value)  # type: ignore[arg-type]  # None is refused there
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        device: torch.device = self.pixel_mean.device
+        return device
+
+    def forward(
+        self, batched_inputs: Sequence[dict[str, Any]], keep_ratio: float | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
+        """Weighted losses (training) or detections (inference).
+
+        Args:
+            batched_inputs: Detectron2's dicts: ``image`` (3, height, width) in 0..255, and
+                optionally ``height``, ``width``, ``image_id``, ``file_name``; ``instances`` with
+                gt_boxes and gt_classes to train.
+            keep_ratio: Keeping ratio of this call instead of the model's own.
+
+        Returns:
+            Training: scalars by name, whose sum is the loss. Inference: one dict per image with
+            ``instances`` (pred_boxes xyxy in pixels of the original image, scores, pred_classes).
+        """
+        images = self.preprocess(batched_inputs)
+        if self.training:
+            return self._losses(images, batched_inputs, keep_ratio)
+        output = self.detect(self.extract_tokens(images), keep_ratio)
+        instances = self.postprocess(output.decoder.predictions[-1], images.original_sizes)
+        return [{"instances": i} for i in instances]
+
+    def preprocess(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageBatch:
+        """Normalised images on the model's device."""
+        return normalised_batch(batched_inputs, self.pixel_mean, self.pixel_std)
+
+    def extract_tokens(self, images: ImageBatch) -> FeatureTokens:
+        """Tokens of a batch: backbone, projection and position."""
+        divisibility = int(getattr(self.backbone, "size_divisibility", 0))
+        groups = list(images.groups(self.pad_before_backbone, divisibility))
+        parts = [
+            FeatureMaps.of_padded_images(
+                self.feature_projection(self.backbone(group.pixels)),
+                group.image_sizes,
+                (group.pixels.shape[-2], group.pixels.shape[-1]),
+            )
+            for group in groups
+        ]
+        merged = FeatureMaps.merge(parts, [group.positions for group in groups])
+        tokens: FeatureTokens = self.position_embedding(merged)
+        return tokens
+
+    def detect(
+        self,
+        tokens: FeatureTokens,
+        keep_ratio: float | None = None,
+        supervise: bool = False,
+        with_sampling: bool = False,
+    ) -> DetectorOutput:
+        """Everything from the tokens on.
+
+        Args:
+            tokens: The tokens of the batch.
+            keep_ratio: Keeping ratio of this call instead of the model's own.
+            supervise: Also predict in every stage that has a loss. Without it nothing is computed
+                that the final detections do not need.
+            with_sampling: Keep where the decoder's cross-attention read, for the decoder
+                cross-attention map and for pictures.
+        """
+        ratio = self.keep_ratio if keep_ratio is None else self._checked_ratio(keep_ratio)
+        proposals = None
+        if self.proposal_projection is not None:
+            proposals = Proposals(proposal_grid(tokens), self.proposal_projection)
+        selection = self._select_tokens(tokens, proposals, ratio)
+        num_auxiliary = self.heads.num_encoder_heads if supervise else 0
+        encoded = self.encoder(tokens, selection, num_auxiliary)
+        auxiliary = auxiliary_predictions(encoded, selection, proposals, self.heads)
+        queries = self.query_selection(encoded.memory, tokens, proposals, self.heads, supervise)
+        decoded = self.decoder(
+            queries, encoded.memory, tokens, self.heads, supervise, with_sampling
+        )
+        return DetectorOutput(tokens, selection, auxiliary, queries, decoded)
+
+    def _select_tokens(
+        self, tokens: FeatureTokens, proposals: Proposals | None, keep_ratio: float | None
+    ) -> TokenSelection | None:
+        if self.token_scoring is None or self.token_selection is None:
+            return None
+        assert proposals is not None and keep_ratio is not None
+        projected = proposals.project(tokens.features + tokens.position)
+        logits = self.token_scoring(projected, tokens.padding_mask)
+        return self.token_selection(logits, tokens, proposals.grid, keep_ratio)
+
+    def _losses(
+        self,
+        images: ImageBatch,
+        batched_inputs: Sequence[dict[str, Any]],
+        keep_ratio: float | None,
+    ) -> dict[str, Tensor]:
+        if self.criterion is None:
+            raise ValueError("criterion must be given to train, got None")
+        targets = targets_of(batched_inputs, self.num_classes, self.pixel_mean)
+        with_sampling = self.criterion.token_scoring is not None
+        output = self.detect(self.extract_tokens(images), keep_ratio, True, with_sampling)
+        result = self.criterion(output, targets, images.image_ids)
+        log_scalars(result.logs)
+        return dict(result.weighted())

@@ -1,0 +1,56 @@
+"""Learned queries: content and position are parameters (single stage).
+
+Role in the flow: encoder -> **query selection** -> decoder.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..heads import DetectionHeads
+from ..structures import DecoderQueries, FeatureTokens
+from .encoder_proposals import Proposals
+
+
+class LearnedQueries(nn.Module):
+    """The same queries for every image; reference points are read from their position.
+
+    Args:
+        hidden_dim: Channels C.
+        num_queries: Queries Q.
+
+    Source: Deformable DETR, section 4.1.
+    """
+
+    def __init__(self, hidden_dim: int, num_queries: int) -> None:
+        super().__init__()
+        self.query_embed = nn.Embedding(num_queries, 2 * hidden_dim)
+        self.reference_points = nn.Linear(hidden_dim, 2)
+        nn.init.xavier_uniform_(self.reference_points.weight)
+        nn.init.zeros_(self.reference_points.bias)
+
+    def forward(
+        self,
+        memory: Tensor,
+        tokens: FeatureTokens,
+        proposals: Proposals | None,
+        heads: DetectionHeads,
+        with_predictions: bool,
+    ) -> DecoderQueries:
+        """Queries for a batch.
+
+        Args:
+            memory: (B, N, C); gives the batch size only.
+            tokens: Not used: the queries do not depend on the image.
+            proposals: Not used.
+            heads: Not used.
+            with_predictions: Not used: there is no first stage.
+        """
+        position, content = self.query_embed.weight.chunk(2, dim=-1)
+        batch = memory.shape[0]
+        reference = self.reference_points(position).sigmoid()
+        return DecoderQueries(
+            content=content.expand(batch, -1, -1),
+            position=position.expand(batch, -1, -1),
+            reference_points=reference.expand(batch, -1, -1),
+        )

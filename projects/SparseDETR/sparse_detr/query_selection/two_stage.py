@@ -1,0 +1,124 @@
+"""Two-stage query selection: the best-scored tokens of the memory become queries.
+
+Role in the flow: encoder -> **query selection** -> decoder.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..heads import DetectionHead, DetectionHeads
+from ..layers.precision import at_least_float32
+from ..layers.sine_encoding import sine_features
+from ..structures import DecoderQueries, FeatureTokens, Predictions
+from .encoder_proposals import ProposalGrid, Proposals, top_tokens
+
+
+class TwoStageQueries(nn.Module):
+    """Takes the Q tokens with the highest first-stage score; their boxes are the references.
+
+    Args:
+        hidden_dim: Channels C.
+        num_queries: Queries Q.
+        class_specific: Score by the best class logit and train the first stage on the true
+            labels (Efficient DETR, Sparse DETR). False scores by logit 0, "object" (Deformable
+            DETR).
+        content_from_memory: The content of a query is the memory of its token (Efficient DETR,
+            Sparse DETR). False makes it from the position of the box (Deformable DETR).
+        any_token_competes: False prefers real proposals over edge tokens, and those over padding.
+            True is the released behaviour: tokens that are no proposal share one score and can
+            become queries with the box (1, 1, 1, 1).
+
+    Source: Deformable DETR, section 4.2 and appendix A.4; Efficient DETR, section 4.2; Sparse
+        DETR, section 3.4.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        num_queries: int,
+        class_specific: bool = True,
+        content_from_memory: bool = True,
+        any_token_competes: bool = False,
+    ) -> None:
+        super().__init__()
+        if hidden_dim % 4:
+            raise ValueError(f"hidden_dim must be divisible by 4, got {hidden_dim}")
+        self.num_queries = num_queries
+        self.class_specific = class_specific
+        self.content_from_memory = content_from_memory
+        self.any_token_competes = any_token_competes
+        out_dim = hidden_dim if content_from_memory else 2 * hidden_dim
+        self.position_projection = nn.Linear(2 * hidden_dim, out_dim)
+        self.position_norm = nn.LayerNorm(out_dim)
+        nn.init.xavier_uniform_(self.position_projection.weight)
+
+    def forward(
+        self,
+        memory: Tensor,
+        tokens: FeatureTokens,
+        proposals: Proposals | None,
+        heads: DetectionHeads,
+        with_predictions: bool,
+    ) -> DecoderQueries:
+        """Queries for a batch.
+
+        Args:
+            memory: (B, N, C) of the encoder.
+            tokens: The tokens, for their padding.
+            proposals: Box proposals of the tokens and their projection.
+            heads: The detection heads, with a first stage.
+            with_predictions: Keep the predictions for all tokens (for the loss); otherwise boxes
+                are computed for the selected tokens only.
+
+        Raises:
+            ValueError: No proposals.
+        """
+        if proposals is None:
+            raise ValueError("proposals must be given to a two-stage query selection, got None")
+        head, grid = heads.first_stage(), proposals.grid
+        projected = proposals.project(memory)
+        logits = head.logits(projected)
+        indices = self._select(logits.detach(), tokens, grid)
+        first_stage = None
+        if with_predictions:
+            boxes = head.boxes_from_logits(projected, grid.box_logits)
+            first_stage = Predictions(logits, boxes, grid.is_proposal, not self.class_specific)
+            reference = _take(boxes, indices).detach()
+        else:
+            reference = self._boxes(head, projected, grid, indices)
+        position, content = self._embed(reference, memory.dtype)
+        if self.content_from_memory:
+            content = _take(memory, indices)
+        return DecoderQueries(content, position, reference, first_stage, indices)
+
+    def _select(self, logits: Tensor, tokens: FeatureTokens, grid: ProposalGrid) -> Tensor:
+        objectness = logits.amax(-1) if self.class_specific else logits[..., 0]
+        if not self.any_token_competes:
+            objectness = grid.rank_last(objectness, tokens.padding_mask)
+        return top_tokens(objectness, min(self.num_queries, objectness.shape[1]))
+
+    @staticmethod
+    def _boxes(
+        head: DetectionHead, projected: Tensor, grid: ProposalGrid, indices: Tensor
+    ) -> Tensor:
+        selected = _take(projected, indices)
+        return head.boxes_from_logits(selected, _take(grid.box_logits, indices)).detach()
+
+    def _embed(self, reference: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Position and content (B, Q, C) from boxes (B, Q, 4); the content may go unused."""
+        angles = reference.to(at_least_float32(dtype)) * (2 * math.pi)
+        features = sine_features(angles, self.position_projection.in_features // 4).flatten(-2)
+        embedded = self.position_norm(self.position_projection(features.to(dtype)))
+        if self.content_from_memory:
+            return embedded, embedded
+        position, content = embedded.chunk(2, dim=-1)
+        return position, content
+
+
+def _take(values: Tensor, indices: Tensor) -> Tensor:
+    """(B, Q, C) rows of (B, N, C) at (B, Q)."""
+    return values.gather(1, indices[..., None].expand(-1, -1, values.shape[-1]))

@@ -1,0 +1,35 @@
+"""Typed data that the stages of the flow hand to each other."""
+
+from .feature_maps import FeatureMaps, Size, valid_cells
+from .feature_tokens import FeatureTokens
+from .image_batch import ImageBatch, PaddedImages, normalised_batch
+from .predictions import (
+    DecoderOutput,
+    DecoderQueries,
+    DetectorOutput,
+    EncoderOutput,
+    Predictions,
+    Sampling,
+)
+from .targets import Targets, targets_of
+from .token_selection import KeptTokens, TokenSelection
+
+__all__ = [
+    "DecoderOutput",
+    "DecoderQueries",
+    "DetectorOutput",
+    "EncoderOutput",
+    "FeatureMaps",
+    "FeatureTokens",
+    "ImageBatch",
+    "KeptTokens",
+    "PaddedImages",
+    "Predictions",
+    "Sampling",
+    "Size",
+    "Targets",
+    "TokenSelection",
+    "normalised_batch",
+    "targets_of",
+    "valid_cells",
+]

@@ -1,0 +1,97 @@
+"""Feature maps of a batch with the part of each map that its image really covers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+def valid_cells(image_length: int, padded_length: int, cells: int) -> int:
+    """Number of cells of a level that the image covers along one axis.
+
+    Cell ``i`` belongs to the image iff pixel ``floor(i * padded_length / cells)`` of the padded
+    image does, which is how a nearest resize of the image's padding mask marks it.
+
+    Args:
+        image_length: Height or width of the image, pixels.
+        padded_length: The same of the padded image, pixels.
+        cells: Cells of the level along that axis.
+
+    Returns:
+        Count between 1 and ``cells``.
+
+    Source: released code (nearest interpolation of the mask); in general this is not
+        ``ceil(image_length / stride)``.
+    """
+    return min(cells, -(-image_length * cells // padded_length))
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """Projected feature maps, one per level, padded to a common size at the bottom and right.
+
+    Attributes:
+        maps: L tensors (B, C, H_l, W_l).
+        valid_sizes: For each of the B images the L pairs (rows, columns) that the image covers,
+            always a rectangle at the top-left corner. Known on the host: nothing has to wait for
+            the device to learn how many tokens are real.
+    """
+
+    maps: tuple[Tensor, ...]
+    valid_sizes: tuple[tuple[Size, ...], ...]
+
+    @property
+    def spatial_shapes(self) -> tuple[Size, ...]:
+        """(H_l, W_l) of each level."""
+        return tuple((int(m.shape[-2]), int(m.shape[-1])) for m in self.maps)
+
+    @staticmethod
+    def of_padded_images(
+        maps: Sequence[Tensor], image_sizes: Sequence[Size], padded_size: Size
+    ) -> FeatureMaps:
+        """Feature maps of images that were padded to one size before the backbone.
+
+        Args:
+            maps: L tensors (B, C, H_l, W_l).
+            image_sizes: B pairs (height, width), pixels.
+            padded_size: (height, width) of the padded images, pixels.
+        """
+        valid = tuple(
+            tuple(
+                (
+                    valid_cells(height, padded_size[0], int(m.shape[-2])),
+                    valid_cells(width, padded_size[1], int(m.shape[-1])),
+                )
+                for m in maps
+            )
+            for height, width in image_sizes
+        )
+        return FeatureMaps(tuple(maps), valid)
+
+    @staticmethod
+    def merge(parts: Sequence[FeatureMaps], positions: Sequence[Sequence[int]]) -> FeatureMaps:
+        """One batch from parts that were computed apart.
+
+        Args:
+            parts: Feature maps of disjoint groups of images.
+            positions: For each part, the positions of its images in the whole batch.
+        """
+        if len(parts) == 1 and list(positions[0]) == sorted(positions[0]):
+            return parts[0]
+        order = [p for group in positions for p in group]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        merged = []
+        for level in zip(*(part.maps for part in parts), strict=True):
+            height, width = (max(m.shape[d] for m in level) for d in (-2, -1))
+            padded = [
+                F.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in level
+            ]
+            merged.append(torch.cat(padded)[back])
+        sizes = [s for part in parts for s in part.valid_sizes]
+        return FeatureMaps(tuple(merged), tuple(sizes[i] for i in back))

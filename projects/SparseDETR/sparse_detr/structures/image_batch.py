@@ -1,0 +1,111 @@
+"""The images of a batch, normalised, and how they are padded for the backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .feature_maps import Size
+
+
+@dataclass(frozen=True)
+class PaddedImages:
+    """Images of one padded size.
+
+    Attributes:
+        pixels: (b, 3, H, W), zero (the mean colour) at the bottom and right of smaller images.
+        image_sizes: b pairs (height, width), pixels, before padding.
+        positions: Their positions in the whole batch.
+    """
+
+    pixels: Tensor
+    image_sizes: tuple[Size, ...]
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images of a batch before padding.
+
+    Attributes:
+        images: B tensors (3, height, width), normalised.
+        original_sizes: B pairs (height, width), pixels, that detections are scaled to.
+        image_ids: B ids as the data set gives them.
+    """
+
+    images: tuple[Tensor, ...]
+    original_sizes: tuple[Size, ...]
+    image_ids: tuple[object, ...]
+
+    @property
+    def image_sizes(self) -> tuple[Size, ...]:
+        """(height, width) of each image, pixels, as the network sees it."""
+        return tuple((int(i.shape[-2]), int(i.shape[-1])) for i in self.images)
+
+    def groups(self, together: bool, size_divisibility: int = 0) -> Iterator[PaddedImages]:
+        """Images to run the backbone on, at once or group by group.
+
+        Args:
+            together: One group padded to the largest image. Otherwise only images of equal size
+                share a group, so that no convolution and no norm ever sees another image's
+                padding.
+            size_divisibility: Round padded sizes up to a multiple, for backbones that ask for it.
+        """
+        sizes = self.image_sizes
+        by_size: dict[Size | None, list[int]] = {}
+        for position, size in enumerate(sizes):
+            by_size.setdefault(None if together else size, []).append(position)
+        for positions in by_size.values():
+            height, width = (
+                _round_up(max(sizes[p][axis] for p in positions), size_divisibility)
+                for axis in (0, 1)
+            )
+            yield PaddedImages(
+                pixels=torch.stack([_pad(self.images[p], height, width) for p in positions]),
+                image_sizes=tuple(sizes[p] for p in positions),
+                positions=tuple(positions),
+            )
+
+
+def _round_up(length: int, multiple: int) -> int:
+    return length if multiple <= 1 else -(-length // multiple) * multiple
+
+
+def _pad(image: Tensor, height: int, width: int) -> Tensor:
+    return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
+
+
+def normalised_batch(
+    inputs: Sequence[dict[str, object]], pixel_mean: Tensor, pixel_std: Tensor
+) -> ImageBatch:
+    """Normalised images from Detectron2's input dicts.
+
+    Args:
+        inputs: One dict per image with ``image`` (3, height, width), and optionally ``height``,
+            ``width`` (of the original image) and ``image_id`` or ``file_name``.
+        pixel_mean: (3, 1, 1) in the units of the image.
+        pixel_std: (3, 1, 1).
+
+    Raises:
+        ValueError: An empty batch, or an image that is not (3, height, width).
+    """
+    if not inputs:
+        raise ValueError("batched_inputs must hold at least one image, got an empty list")
+    images, sizes, ids = [], [], []
+    for position, item in enumerate(inputs):
+        image = item["image"]
+        if not isinstance(image, Tensor) or image.dim() != 3 or image.shape[0] != 3:
+            got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise ValueError(
+                f"batched_inputs[{position}]['image'] must be a tensor (3, height, width), "
+                f"got {got}"
+            )
+        height, width = item.get("height", image.shape[1]), item.get("width", image.shape[2])
+        images.append((image.to(pixel_mean) - pixel_mean) / pixel_std)
+        sizes.append((int(height), int(width)))  # type: ignore[call-overload]
+        ids.append(item.get("image_id", item.get("file_name", position)))
+    return ImageBatch(tuple(images), tuple(sizes), tuple(ids))

@@ -1,0 +1,1 @@
+"""Programs and builders that prove the package equal to the released implementations."""

@@ -1,0 +1,127 @@
+"""A tiny detector that fulfils the meta-architecture's contract, and a config around it, for the engine's tests."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn import functional
+
+TOY_CONFIG = Path(__file__).with_name("toy_config.py")
+
+
+class ToyDetector(nn.Module):
+    """Predicts a few boxes per image from average-pooled colours; losses as the contract asks.
+
+    Args:
+        num_classes: Classes.
+        hidden: Width.
+        dropout: Makes training depend on the random state.
+        keep_ratio: Only checked, as the real model does.
+        fail_at: Puts NaN into the head in this forward pass of training (from 1); 0 never.
+        dtype: "float32" or "float64".
+    """
+
+    queries = 4
+
+    def __init__(
+        self,
+        num_classes: int = 5,
+        hidden: int = 8,
+        dropout: float = 0.1,
+        keep_ratio: float = 0.5,
+        fail_at: int = 0,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__()
+        if not 0 < keep_ratio <= 1:
+            raise ValueError(f"keep_ratio is {keep_ratio}, expected 0 < keep_ratio <= 1")
+        self.num_classes = num_classes
+        self.keep_ratio = keep_ratio
+        self.fail_at = fail_at
+        self.calls = 0
+        self.backbone = nn.Linear(48, hidden)
+        self.sampling_offsets = nn.Linear(hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden, self.queries * (num_classes + 4))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.to(getattr(torch, dtype))
+
+    def predict(self, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+        weight = self.backbone.weight
+        images = [entry["image"].to(weight) / 255 for entry in batched_inputs]
+        pooled = torch.stack([functional.adaptive_avg_pool2d(image, 4).flatten() for image in images])
+        hidden = torch.relu(self.backbone(pooled))
+        out = self.head(self.dropout(torch.relu(self.sampling_offsets(hidden))))
+        out = out.view(len(images), self.queries, self.num_classes + 4)
+        return out[..., : self.num_classes], out[..., self.num_classes :].sigmoid()
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        logits, boxes = self.predict(batched_inputs)
+        if not self.training:
+            return [
+                self.detections(entry, image_logits, image_boxes)
+                for entry, image_logits, image_boxes in zip(batched_inputs, logits, boxes, strict=True)
+            ]
+        self.calls += 1
+        self.seen += len(batched_inputs)
+        if self.calls == self.fail_at:
+            boxes = boxes * torch.nan
+        return self.losses(batched_inputs, logits, boxes)
+
+    def losses(self, batched_inputs: list[dict[str, Any]], logits: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+        count = torch.tensor(float(sum(len(entry["instances"]) for entry in batched_inputs)))
+        if comm.get_world_size() > 1:
+            dist.all_reduce(count)
+            count = count / comm.get_world_size()
+        num_boxes = count.clamp(min=1.0).to(boxes.device)
+        targets = torch.zeros_like(logits)
+        distance = boxes.sum() * 0
+        for index, entry in enumerate(batched_inputs):
+            found = entry["instances"]
+            used = min(len(found), self.queries)
+            height, width = entry["image"].shape[-2:]
+            scale = boxes.new_tensor([width, height, width, height])
+            wanted = found.gt_boxes.tensor[:used].to(boxes) / scale
+            distance = distance + (boxes[index, :used] - wanted).abs().sum()
+            targets[index, torch.arange(used), found.gt_classes[:used]] = 1
+        if torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
+            get_event_storage().put_scalar("kept_tokens", float(num_boxes))
+        classes = functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+        return {
+            "loss_class": classes / num_boxes,
+            "loss_bbox": 5 * distance / num_boxes,
+            "loss_decoder_attention_map": logits.square().mean(),
+        }
+
+    def detections(self, entry: dict[str, Any], logits: Tensor, boxes: Tensor) -> dict[str, Instances]:
+        result = Instances((entry["height"], entry["width"]))
+        scale = boxes.new_tensor([entry["width"], entry["height"]] * 2)
+        corners = torch.cat([torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])], 1)
+        result.pred_boxes = Boxes(corners * scale)
+        result.scores, result.pred_classes = logits.sigmoid().max(-1)
+        return {"instances": result}
+
+
+def toy_config(root: Path, *overrides: str) -> DictConfig:
+    """Gives the toy config with data and output below ``root``."""
+    from sparse_detr.config.loading import load_config
+
+    return load_config(
+        TOY_CONFIG, [f"data.root={root / 'shapes'}", f"train.output_dir={root / 'run'}", *overrides]
+    )
+
+
+def toy_arguments(resume: bool = False, eval_only: bool = False) -> argparse.Namespace:
+    """Gives the part of the command line that a session reads."""
+    return argparse.Namespace(resume=resume, eval_only=eval_only)
+
+
