@@ -53,6 +53,8 @@ PIP_INSTALL := $(ENV_PYTHON) -m pip install --no-input
 # A person watching sees pip's progress bars during the one long download.
 LONG_QUIET := $(if $(CI),-q)
 
+OPERATORS = projects/SparseDETR/sparse_detr/_C$$($(ENV_PYTHON) -c \
+  'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 SOURCES := $(shell find csrc -type f 2>/dev/null) setup.py
 
 .PHONY: help
@@ -119,6 +121,8 @@ CLANG_FORMAT = $$($(ENV_PYTHON) -c 'import sysconfig; print(sysconfig.get_path("
 CXX_FILES = find csrc -type f \( -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' \) -print0
 
 $(STAMPS)/environment:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no '$(PYTHON)'. Name a Python 3.10 to 3.12: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \
 	  echo "Python 3.10 to 3.12 is needed, '$(PYTHON)' is" \
 	    "$$($(PYTHON) --version 2>&1 || true). Choose one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
@@ -158,8 +162,9 @@ $(STAMPS)/lint: requirements/lint.txt $(STAMPS)/libraries
 # rebuild, when their sources or the variables that steer the build change.
 $(STAMPS)/project: $(SOURCES) $(STAMPS)/libraries $(STAMPS)/build-options | $(STAMPS)/detectron2
 	@echo "Setting up $(ENV_NAME): this project, compiling its operators (about a minute)"
+	@rm -f $(OPERATORS)  # an older build must not pass for this one
 	@$(PIP_INSTALL) -qq --no-build-isolation -e .
-	@compgen -G 'projects/SparseDETR/sparse_detr/_C*.so' >/dev/null || \
+	@[ -e $(OPERATORS) ] || \
 	  echo "No operators were compiled (no C++ compiler?): the pure-torch path is used, which is slower"
 	@touch $@
 

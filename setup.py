@@ -1,12 +1,14 @@
 """Packaging of sparse-detr: the Python package, its configs and the compiled operators.
 
-Install torch first, then `pip install --no-build-isolation .`: the operators are compiled against the torch that is here.
+Install torch first, then `pip install --no-build-isolation .`: the operators are compiled against
+the torch that is here.
 
 Environment:
     FORCE_CUDA=1                 build the CUDA kernels although no GPU is visible
     TORCH_CUDA_ARCH_LIST         GPU architectures to build for, as in torch ("8.0;9.0+PTX")
     MAX_JOBS                     number of parallel compile jobs
-    SPARSE_DETR_NO_EXTENSION=1   install without compiled operators; the package then uses its pure-torch path
+    SPARSE_DETR_NO_EXTENSION=1   install without compiled operators; the package then uses its
+    pure-torch path
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -38,6 +41,7 @@ REQUIREMENTS = [
     "tensorboard",
 ]
 DEFAULT_CUDA_ARCHITECTURES = "8.0;9.0+PTX"
+NO_OPERATORS = "no compiled operators, the package uses its pure-torch path"
 
 
 def say(message: str) -> None:
@@ -55,11 +59,18 @@ def read_version() -> str:
 
 
 def config_packages(root: Path = ROOT) -> list[str]:
-    """Names `configs` and its sub-folders as packages inside `sparse_detr`, so that they are installed with it."""
+    """Names `configs` and its sub-folders as packages inside `sparse_detr`."""
     folders = {path.parent for path in (root / "configs").rglob("*.py")}
     folders.discard(root / "configs")
-    names = [".".join(("sparse_detr", *folder.relative_to(root).parts)) for folder in sorted(folders)]
+    names = [
+        ".".join(("sparse_detr", *folder.relative_to(root).parts)) for folder in sorted(folders)
+    ]
     return ["sparse_detr.configs", *names]
+
+
+def csrc(pattern: str) -> list[str]:
+    """Gives the files of `csrc` that match, relative to the repository."""
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob(pattern))
 
 
 def compiler_problem() -> str | None:
@@ -80,21 +91,36 @@ def compiler_problem() -> str | None:
     return None
 
 
-def cuda_problem() -> str | None:
+def cuda_toolkit() -> Path | None:
+    """Gives the folder of the CUDA toolkit: CUDA_HOME where set, else where nvcc and headers are.
+
+    The nvcc on the PATH may be a link or a script that stands outside its toolkit.
+    """
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    nvcc = shutil.which("nvcc")
+    if named:
+        candidates = [Path(named)]
+    else:
+        beside = [Path(nvcc).resolve().parents[1]] if nvcc else []
+        candidates = [*beside, Path("/usr/local/cuda")]
+    for folder in candidates:
+        if (folder / "bin/nvcc").exists() and (folder / "include/cuda_runtime_api.h").exists():
+            return folder
+    return None
+
+
+def cuda_problem(toolkit: Path | None) -> str | None:
     """Says why the CUDA kernels are left out; None where they can be built."""
     import torch
-    from torch.utils.cpp_extension import CUDA_HOME
 
     if torch.version.cuda is None:
         return "torch was built without CUDA"
-    if CUDA_HOME is None or not Path(CUDA_HOME, "bin", "nvcc").exists():
-        return "nvcc was not found (set CUDA_HOME)"
-    if not Path(CUDA_HOME, "include", "cuda_runtime_api.h").exists():
-        return f"CUDA_HOME={CUDA_HOME} holds no CUDA headers (set CUDA_HOME to the toolkit's folder)"
+    if toolkit is None:
+        return "no CUDA toolkit with nvcc and headers was found (set CUDA_HOME)"
     if not (torch.cuda.is_available() or os.environ.get("FORCE_CUDA") == "1"):
         return "no GPU is visible (FORCE_CUDA=1 builds them all the same)"
     version = subprocess.run(
-        [str(Path(CUDA_HOME, "bin", "nvcc")), "--version"], capture_output=True, text=True, check=False
+        [str(toolkit / "bin/nvcc"), "--version"], capture_output=True, text=True, check=False
     ).stdout
     match = re.search(r"release (\d+)\.", version)
     if match is None or match.group(1) != torch.version.cuda.split(".")[0]:
@@ -105,21 +131,28 @@ def cuda_problem() -> str | None:
 
 def extension() -> Any:
     """Gives the extension `sparse_detr._C`, with the CUDA kernels where they can be built."""
+    toolkit = cuda_toolkit()
+    if toolkit is not None:
+        # Read when torch.utils.cpp_extension is imported; it may be imported nowhere before this.
+        os.environ["CUDA_HOME"] = str(toolkit)
     import torch
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
-    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp"))
-    # Without OpenMP at compile and at link time at::parallel_for silently runs on one thread. Apple's clang has none.
+    # Without OpenMP at compile and at link time at::parallel_for silently runs on one thread.
+    # Apple's clang has none.
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
-    # Floating point exceptions are never read: promising that lets the loop over sampling points vectorise. No result
-    # depends on it.
+    # Floating point exceptions are never read: promising that lets the loop over sampling points
+    # vectorise. No result depends on it.
     cxx = ["-O3", "-Wall", "-fno-trapping-math", *openmp]
-    problem = cuda_problem()
+    problem = cuda_problem(toolkit)
     if problem is not None:
         say(f"building the CPU operators only: {problem}")
-        arguments: dict[str, Any] = {"cxx": cxx}
         return CppExtension(
-            "sparse_detr._C", sources, extra_compile_args=arguments, extra_link_args=openmp
+            "sparse_detr._C",
+            csrc("*.cpp"),
+            depends=csrc("*.h"),
+            extra_compile_args={"cxx": cxx},
+            extra_link_args=openmp,
         )
     if not torch.cuda.is_available():
         os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHITECTURES)
@@ -127,29 +160,34 @@ def extension() -> Any:
     define = "-DSPARSE_DETR_WITH_CUDA"
     return CUDAExtension(
         "sparse_detr._C",
-        sources + sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cu")),
+        [*csrc("*.cpp"), *csrc("*.cu")],
+        depends=csrc("*.h"),
         extra_compile_args={"cxx": [*cxx, define], "nvcc": ["-O3", define]},
         extra_link_args=openmp,
     )
 
 
 def extension_arguments() -> dict[str, Any]:
-    """Gives the arguments of `setup` that build the extension; none where it is not wanted or cannot be compiled."""
+    """Gives the arguments of `setup` that build the extension; none where it cannot be built."""
     if os.environ.get("SPARSE_DETR_NO_EXTENSION") == "1":
-        say("SPARSE_DETR_NO_EXTENSION=1: no compiled operators, the package uses its pure-torch path")
+        say(f"{NO_OPERATORS}: SPARSE_DETR_NO_EXTENSION=1")
         return {}
     try:
-        from torch.utils.cpp_extension import BuildExtension
+        import torch  # noqa: F401
     except ModuleNotFoundError as error:
         raise SystemExit(
-            f"sparse-detr setup: cannot import torch ({error}). Install torch first, then run pip with "
-            "--no-build-isolation; or set SPARSE_DETR_NO_EXTENSION=1 to install without compiled operators"
+            f"sparse-detr setup: cannot import torch ({error}). Install torch first, then run pip "
+            "with --no-build-isolation; or set SPARSE_DETR_NO_EXTENSION=1 to install without "
+            "compiled operators"
         ) from error
     problem = compiler_problem()
     if problem is not None:
-        say(f"no compiled operators, the package uses its pure-torch path: {problem}")
+        say(f"{NO_OPERATORS}: {problem}")
         return {}
-    return {"ext_modules": [extension()], "cmdclass": {"build_ext": BuildExtension}}
+    module = extension()
+    from torch.utils.cpp_extension import BuildExtension
+
+    return {"ext_modules": [module], "cmdclass": {"build_ext": BuildExtension}}
 
 
 def main() -> None:

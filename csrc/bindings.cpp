@@ -3,6 +3,8 @@
 #include <Python.h>
 #include <torch/library.h>
 
+#include "common/build_info.h"
+
 TORCH_LIBRARY(sparse_detr, m) {
   m.def(
       "ms_deform_attn(Tensor value, SymInt[] spatial_shapes, Tensor sampling_locations, "
@@ -18,8 +20,10 @@ namespace {
 
 #if defined(SPARSE_DETR_WITH_CUDA)
 constexpr int kWithCuda = 1;
+const char* architectures() { return sparse_detr::cuda_architectures(); }
 #else
 constexpr int kWithCuda = 0;
+const char* architectures() { return ""; }
 #endif
 
 // at::parallel_for is compiled as a serial loop where this is 0.
@@ -40,7 +44,8 @@ PyMODINIT_FUNC PyInit__C() {
     return nullptr;
   }
   if (PyModule_AddIntConstant(module, "WITH_CUDA", kWithCuda) < 0 ||
-      PyModule_AddIntConstant(module, "WITH_OPENMP", kWithOpenmp) < 0) {
+      PyModule_AddIntConstant(module, "WITH_OPENMP", kWithOpenmp) < 0 ||
+      PyModule_AddStringConstant(module, "CUDA_ARCHITECTURES", architectures()) < 0) {
     Py_DECREF(module);
     return nullptr;
   }

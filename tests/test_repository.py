@@ -117,18 +117,6 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
     assert lines_matching(text_files(), pattern) == []
 
 
-def test_the_package_prints_only_through_logging_and_its_command_line_programs() -> None:
-    """A printed line in a library cannot be turned off, and every process of a job prints it."""
-    loose = []
-    for path in files_below("projects", suffixes={".py"}):
-        text = path.read_text(encoding="utf-8")
-        if "__main__" not in text and not path.name.startswith("__main__"):
-            calls = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call)]
-            names = [n.func.id for n in calls if isinstance(n.func, ast.Name)]
-            loose += [name_of(path)] * ("print" in names)
-    assert loose == []
-
-
 def test_every_link_between_documents_leads_somewhere() -> None:
     broken = []
     for path in documents():

@@ -1,7 +1,7 @@
 """Times the deformable-attention operator against the pure-torch path, side by side in one run.
 
-Both are called in turn, round after round, so that whatever else the machine does falls on both; a ratio is the median
-of the ratios of the rounds.
+Both are called in turn, round after round, so that whatever else the machine does falls on both; a
+ratio is the median of the ratios of the rounds.
 
     python tools/benchmark_ops.py [--device cpu|cuda] [--threads N] [--rounds N] [--json FILE]
 """
@@ -32,7 +32,7 @@ CASES = {"all tokens": TOKENS, "10 % of the tokens": TOKENS // 10, "300 queries"
 
 @dataclass(frozen=True)
 class Measurement:
-    """Times of one case, in milliseconds; `ratio` is torch over native, with its smallest and largest round."""
+    """Times of one case; `ratio` is torch over native, with its smallest and largest round."""
 
     case: str
     what: str
@@ -43,14 +43,18 @@ class Measurement:
     ratio_max: float
 
 
-def make_inputs(queries: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives values, locations scattered some cells around reference points in raster order, and softmax weights."""
+def make_inputs(
+    queries: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gives values, locations some cells around raster-ordered points, and softmax weights."""
     generator = torch.Generator().manual_seed(0)
     levels = len(SPATIAL_SHAPES)
     value = torch.randn(1, TOKENS, HEADS, CHANNELS, generator=generator)
     centres = torch.cat(
         [
-            torch.cartesian_prod((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width)
+            torch.cartesian_prod(
+                (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
+            )
             for height, width in SPATIAL_SHAPES
         ]
     ).flip(-1)
@@ -78,7 +82,9 @@ def milliseconds(call: Callable[[], object], device: torch.device, at_least: flo
             return 1000 * elapsed / calls
 
 
-def measure(case: str, queries: int, backward: bool, device: torch.device, rounds: int) -> Measurement:
+def measure(
+    case: str, queries: int, backward: bool, device: torch.device, rounds: int
+) -> Measurement:
     """Gives the times of both backends for one case."""
     value, locations, weights = make_inputs(queries, device, torch.float32)
     inputs = [tensor.requires_grad_(backward) for tensor in (value, locations, weights)]
@@ -110,10 +116,16 @@ def measure(case: str, queries: int, backward: bool, device: torch.device, round
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Gives the parsed command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu", help="device to run on (default: cpu)")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: as torch is set)")
-    parser.add_argument("--rounds", type=int, default=7, help="measured rounds per case (default: 7)")
+    parser.add_argument(
+        "--threads", type=int, default=None, help="CPU threads (default: as torch is set)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="measured rounds per case (default: 7)"
+    )
     parser.add_argument("--json", type=Path, default=None, help="file to write the measurements to")
     return parser.parse_args(arguments)
 
@@ -128,15 +140,22 @@ def main(arguments: list[str] | None = None) -> int:
     if backend_for(device.type) != "native":
         print("nothing to compare: build the extension first", file=sys.stderr)
         return 1
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, float32, {TOKENS} tokens")
-    print(f"{'case':<20} {'what':<20} {'native ms':>10} {'torch ms':>10} {'ratio':>7} {'min':>7} {'max':>7}")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, float32, {TOKENS} "
+        f"tokens"
+    )
+    print(
+        f"{'case':<20} {'what':<20} {'native ms':>10} {'torch ms':>10} {'ratio':>7} {'min':>7} "
+        f"{'max':>7}"
+    )
     results = []
     for case, queries in CASES.items():
         for backward in (False, True):
             result = measure(case, queries, backward, device, options.rounds)
             results.append(result)
             print(
-                f"{result.case:<20} {result.what:<20} {result.native_ms:>10.3f} {result.torch_ms:>10.3f} "
+                f"{result.case:<20} {result.what:<20} {result.native_ms:>10.3f} "
+                f"{result.torch_ms:>10.3f} "
                 f"{result.ratio:>6.1f}x {result.ratio_min:>6.1f}x {result.ratio_max:>6.1f}x",
                 flush=True,
             )

@@ -16,12 +16,12 @@ class InstallError(RuntimeError):
 
 
 class Replacement(NamedTuple):
-    """One change of one file: ``pattern`` must match exactly ``count`` times."""
+    """One change of one file: ``pattern`` must match exactly ``times`` times."""
 
     path: str
     pattern: str
     new: str
-    count: int
+    times: int
 
 
 _IMPORT_OPS = r"^from detectron2 import _C$"
@@ -81,11 +81,11 @@ def apply_replacements(source: Path, replacements: tuple[Replacement, ...] = REP
     Raises:
         InstallError: a file is missing, or a pattern did not match as often as it must.
     """
-    for path, pattern, new, count in replacements:
+    for path, pattern, new, times in replacements:
         file = source / path
         if not file.is_file():
             raise InstallError(f"{path}: missing in the source package; expected {pattern!r} in it")
         text, found = re.subn(pattern, new, file.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        if found != count:
-            raise InstallError(f"{path}: expected {pattern!r} {count} time(s), found {found}")
+        if found != times:
+            raise InstallError(f"{path}: expected {pattern!r} {times} time(s), found {found}")
         file.write_text(text, encoding="utf-8")

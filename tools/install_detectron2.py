@@ -227,8 +227,8 @@ def build_wheel(source: Path, folder: Path) -> Path:
     for origin, destination in INSTALLED_FOLDERS.items():
         for file in sorted((source / origin).rglob("*")):
             if file.suffix in {".py", ".yaml"}:
-                name = PurePosixPath(destination, *file.relative_to(source / origin).parts)
-                entries[str(name)] = file.read_bytes()
+                inside = file.relative_to(source / origin).as_posix()
+                entries[f"{destination}/{inside}"] = file.read_bytes()
     entries[f"{dist_info}/licenses/LICENSE"] = (source / "LICENSE").read_bytes()
     metadata = [
         "Metadata-Version: 2.1",

@@ -11,7 +11,7 @@ from sparse_detr.meta_arch import TransformerDetector
 from sparse_detr.postprocess import TopDetections
 from sparse_detr.query_selection import LearnedQueries
 
-from .backbones.resnet50 import backbone
+from .backbones.resnet50 import backbone, in_channels
 
 model = L(TransformerDetector)(
     num_classes=80,
@@ -25,7 +25,7 @@ model = L(TransformerDetector)(
     pixel_std=[58.395, 57.12, 57.375],
     backbone=backbone,
     feature_projection=L(MultiScaleProjection)(
-        in_channels=dict(res3=512, res4=1024, res5=2048),
+        in_channels=in_channels,
         hidden_dim="${model.hidden_dim}",
         num_levels="${model.num_levels}",
         num_groups=32,

@@ -141,7 +141,8 @@ def test_class_id_of_the_wrong_type_is_refused(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize(
-    "box", [[1.0, 2.0, 3.0], [1.0, 2.0, float("nan"), 3.0], [0, 0, float("inf"), 1], None, list("abcd")]
+    "box",
+    [[1.0, 2.0, 3.0], [1.0, 2.0, float("nan"), 3.0], [0, 0, float("inf"), 1], None, list("abcd")],
 )
 def test_malformed_boxes_name_file_and_annotation(sample: Sample, box: Any) -> None:
     sample["annotations"][1]["bbox"] = box
@@ -193,7 +194,10 @@ def test_exif_rotation_is_applied_and_checked(sample: Sample, tmp_path: Path) ->
     assert plain_mapper()(sample)["image"].shape == (3, 64, 48)
 
 
-@pytest.mark.parametrize(("mode", "suffix"), [("L", "png"), ("RGBA", "png"), ("P", "png"), ("CMYK", "jpg"), ("1", "png"), ("LA", "png")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("L", "png"), ("RGBA", "png"), ("P", "png"), ("CMYK", "jpg"), ("1", "png"), ("LA", "png")],
+)
 def test_every_image_mode_becomes_three_channels(
     sample: Sample, tmp_path: Path, mode: str, suffix: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,11 @@ class ToyDetector(nn.Module):
         return {"instances": result}
 
 
-def toy_config(root: Path, *overrides: str) -> DictConfig:
-    """Gives the toy config with data and output below ``root``."""
+def toy_config(shapes_root: Path, output_dir: Path, *overrides: str) -> DictConfig:
+    """Gives the toy config with data below ``shapes_root``."""
     from sparse_detr.config.loading import load_config
 
-    return load_config(
-        TOY_CONFIG, [f"data.root={root / 'shapes'}", f"train.output_dir={root / 'run'}", *overrides]
-    )
+    return load_config(TOY_CONFIG, [f"data.root={shapes_root}", f"train.output_dir={output_dir}", *overrides])
 
 
 def toy_arguments(resume: bool = False, eval_only: bool = False) -> argparse.Namespace:
@@ -125,3 +124,31 @@ def toy_arguments(resume: bool = False, eval_only: bool = False) -> argparse.Nam
     return argparse.Namespace(resume=resume, eval_only=eval_only)
 
 
+def run_toy(config: DictConfig, **arguments: bool) -> dict[str, dict[str, float]]:
+    """Trains or evaluates in this process and gives the results."""
+    from sparse_detr.engine.session import run_session
+
+    return run_session(config, toy_arguments(**arguments))
+
+
+def final_state(output_dir: Path, name: str = "model_final.pth") -> dict[str, Any]:
+    """Gives the content of a checkpoint."""
+    return torch.load(output_dir / name, weights_only=True)
+
+
+def logged(output_dir: Path) -> list[dict[str, Any]]:
+    """Gives metrics.json without what depends on the clock."""
+    lines = [json.loads(line) for line in (output_dir / "metrics.json").read_text().splitlines()]
+    timing = ("time", "data_time", "eta_seconds")
+    return [{key: value for key, value in line.items() if key not in timing} for line in lines]
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two states are bit for bit equal."""
+    if isinstance(left, Tensor):
+        return isinstance(right, Tensor) and left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(same(a, b) for a, b in zip(left, right, strict=True))
+    return bool(left == right or (left != left and right != right))

@@ -9,3 +9,6 @@ backbone = L(ResNet)(
     out_features=["res3", "res4", "res5"],
     freeze_at=2,
 )
+
+# Channels of the maps, for the feature projection.
+in_channels = dict(res3=512, res4=1024, res5=2048)

@@ -16,3 +16,6 @@ backbone = L(ResNet)(
     out_features=["res3", "res4", "res5"],
     freeze_at=0,
 )
+
+# Channels of the maps, for the feature projection.
+in_channels = dict(res3=32, res4=64, res5=128)

@@ -10,5 +10,8 @@ backbone = L(SwinBackbone)(
     drop_path_rate=0.2,
     out_features=["stage1", "stage2", "stage3"],
     freeze_at=2,
-    drop_path_in_frozen_stages=False,
+    drop_path_in_frozen_stages="${model.released_behaviour}",
 )
+
+# Channels of the maps, for the feature projection.
+in_channels = dict(stage1=192, stage2=384, stage3=768)

@@ -22,7 +22,7 @@ from detectron2.structures import BoxMode
 
 from .checker import check_dataset
 from .coco_json import class_names, fill_in_evaluation_fields, read_coco_json
-from .dataset_report import ERROR, WARNING
+from .dataset_report import WARNING
 from .shape_drawing import SHAPE_CLASSES
 from .shapes import ANNOTATION_FILE, IMAGE_FOLDER, generate_shapes_dataset
 
@@ -53,6 +53,7 @@ def load_dataset(names: str | Sequence[str], filter_empty: bool = False) -> list
     if not wanted:
         raise ValueError("names: got none, expected at least one data set name")
     for name in wanted:
+        _require_registered(name)
         _require_annotations(name)
     try:
         dicts: list[dict[str, Any]] = get_detection_dataset_dicts(wanted, filter_empty=filter_empty)
@@ -65,13 +66,17 @@ def load_dataset(names: str | Sequence[str], filter_empty: bool = False) -> list
     return dicts
 
 
-def _require_annotations(name: str) -> None:
-    """Raises a message with the fix unless `name` is registered and its annotations are there."""
+def _require_registered(name: str) -> None:
+    """Raises a message with the nearest name unless `name` is registered."""
     known = list(DatasetCatalog.keys())
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"names: data set {name!r} is not registered{hint}")
+
+
+def _require_annotations(name: str) -> None:
+    """Raises a message with the fix unless the annotation file of `name` is there."""
     json_file = MetadataCatalog.get(name).get("json_file")
     if json_file is not None and not os.path.isfile(json_file):
         root = os.environ.get("DETECTRON2_DATASETS", "datasets")
@@ -107,11 +112,12 @@ def load_custom_dataset(
     """
     json_path, root = _require_paths(names, json_file, image_root)
     data = read_coco_json(json_path)
-    report = check_dataset(data, root, max_images=_FILES_LOOKED_AT)
+    report = check_dataset(data, root, files="none")
     report.name = f"{names} ({json_path})"
     report.raise_if_errors()
     if report.kinds_of(WARNING):
-        logger.warning("%s", report.format((ERROR, WARNING)))
+        logger.warning("%s", report.format((WARNING,)))
+    _require_some_images(names, data, root)
     _register(names, data, json_path, root)
     dicts = _to_dataset_dicts(data, root)
     return [record for record in dicts if record["annotations"] or not filter_empty]
@@ -130,6 +136,16 @@ def _require_paths(
     if not Path(image_root).is_dir():
         raise FileNotFoundError(f"image folder {image_root} of data set {name!r} does not exist")
     return Path(json_file), Path(image_root)
+
+
+def _require_some_images(name: str, data: dict[str, Any], image_root: Path) -> None:
+    """Raises where the folder cannot be the right one; single missing files are the loader's."""
+    looked_at = [image_root / entry["file_name"] for entry in data["images"][:_FILES_LOOKED_AT]]
+    if not any(path.is_file() for path in looked_at):
+        raise FileNotFoundError(
+            f"image_root: none of the first {len(looked_at)} images of data set {name!r} is in "
+            f"{image_root}, for example {looked_at[0]}"
+        )
 
 
 def _load_again(json_file: Path, image_root: Path) -> list[dict[str, Any]]:
@@ -221,9 +237,10 @@ def load_shapes_dataset(
 
 def class_names_of(name: str) -> list[str]:
     """Gives the class names of a registered data set, in the order of the class ids."""
-    _require_annotations(name)
+    _require_registered(name)
     names = MetadataCatalog.get(name).get("thing_classes")
     if names is None:
+        _require_annotations(name)
         DatasetCatalog.get(name)  # Loading a data set is what sets its metadata.
         names = MetadataCatalog.get(name).get("thing_classes")
     if names is None:

@@ -169,8 +169,12 @@ class Trainer(TrainerBase):  # type: ignore[misc]
     def _clip(self) -> float:
         """Gives the total gradient norm before clipping."""
         self.precision.unscale(self.optimizer)
-        limit = self.options.max_norm if self.options.max_norm > 0 else math.inf
-        return float(nn.utils.clip_grad_norm_(self._parameters, limit))
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # Scaling by a norm that is not finite would spoil every gradient, and with it the search for the first bad one.
+        if self.options.max_norm > 0 and bool(torch.isfinite(norm)):
+            nn.utils.clip_grads_with_norm_(self._parameters, self.options.max_norm, norm)
+        return float(norm)
 
     def _step(self, norm: float, micro_batches: list[BatchedInputs]) -> None:
         """Steps the optimiser, unless the gradients overflowed."""

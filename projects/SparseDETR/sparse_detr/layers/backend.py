@@ -1,7 +1,7 @@
 """Which implementation of the operators runs: the compiled one (`sparse_detr._C`) or pure torch.
 
-The compiled library is looked for once, when this module is imported. Where it is missing the package works all the
-same, slower; one log line says which backend is in use and why.
+The compiled library is looked for once, when this module is imported. Where it is missing the
+package works all the same, slower; one log line says which backend is in use and why.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-import torch
 
 BACKENDS = ("native", "torch")
 ENVIRONMENT_VARIABLE = "SPARSE_DETR_BACKEND"
@@ -28,12 +26,14 @@ class ExtensionStatus:
     Attributes:
         loaded: Whether `sparse_detr._C` was imported.
         with_cuda: Whether it holds the CUDA kernels.
+        cuda_architectures: What those were compiled for, such as "800,900"; empty without them.
         with_openmp: Whether its CPU kernels use more than one thread.
         problem: Why it was not imported; None where it was.
     """
 
     loaded: bool
     with_cuda: bool
+    cuda_architectures: str
     with_openmp: bool
     problem: str | None
 
@@ -42,7 +42,8 @@ class ExtensionStatus:
         """Device types that the compiled operators run on."""
         if not self.loaded:
             return ()
-        # The meta device is served by the shape functions, which exist for compiled operators of every kind.
+        # The meta device is served by the shape functions, which exist for compiled operators of
+        # every kind.
         return ("cpu", "meta", "cuda") if self.with_cuda else ("cpu", "meta")
 
 
@@ -51,9 +52,16 @@ def load_extension() -> ExtensionStatus:
     try:
         module = importlib.import_module("sparse_detr._C")
     except ImportError as error:
-        # A missing module, or one compiled against another torch (undefined symbols): both leave the torch path.
-        return ExtensionStatus(False, False, False, f"{type(error).__name__}: {error}")
-    return ExtensionStatus(True, bool(module.WITH_CUDA), bool(module.WITH_OPENMP), None)
+        # A missing module, or one compiled against another torch (undefined symbols): both leave
+        # the torch path.
+        return ExtensionStatus(False, False, "", False, f"{type(error).__name__}: {error}")
+    return ExtensionStatus(
+        loaded=True,
+        with_cuda=bool(module.WITH_CUDA),
+        cuda_architectures=str(module.CUDA_ARCHITECTURES),
+        with_openmp=bool(module.WITH_OPENMP),
+        problem=None,
+    )
 
 
 def check_backend_name(name: str, origin: str) -> str:
@@ -82,7 +90,7 @@ _announced: set[str] = set()
 
 
 def forced_backend() -> str | None:
-    """Gives the backend asked for by the environment or by `use_backend`; None where the choice is automatic."""
+    """Gives the backend asked for by name; None where the choice is automatic."""
     return _forced
 
 
@@ -93,7 +101,8 @@ def backend_for(device_type: str) -> str:
         device_type: Type of the device that holds the tensors, such as "cpu".
 
     Raises:
-        RuntimeError: If the native backend is asked for by name and does not serve this device type.
+        RuntimeError: If the native backend is asked for by name and does not serve this device
+            type.
     """
     if _forced == "torch":
         return "torch"
@@ -101,7 +110,8 @@ def backend_for(device_type: str) -> str:
         return "native"
     if _forced == "native":
         raise RuntimeError(
-            f"backend 'native' was asked for on device type {device_type!r}, but {_why_torch(device_type)}; "
+            f"backend 'native' was asked for on device type {device_type!r}, but "
+            f"{_why_torch(device_type)}; "
             f"build the extension for it, or unset {ENVIRONMENT_VARIABLE}"
         )
     return "torch"
@@ -115,10 +125,16 @@ def _why_torch(device_type: str) -> str:
 
 
 def describe_backend(device_type: str) -> str:
-    """Gives one line that names the backend in use for a device type, and why where that is not the fast one."""
+    """Gives one line that names the backend in use for a device type, and why if it is slow."""
     if backend_for(device_type) == "native":
-        threads = "" if device_type != "cpu" or extension_status.with_openmp else ", one thread: built without OpenMP"
-        return f"deformable attention backend on {device_type}: native (compiled operators{threads})"
+        threads = (
+            ""
+            if device_type != "cpu" or extension_status.with_openmp
+            else ", one thread: built without OpenMP"
+        )
+        return (
+            f"deformable attention backend on {device_type}: native (compiled operators{threads})"
+        )
     reason = "asked for by name" if _forced == "torch" else _why_torch(device_type)
     return f"deformable attention backend on {device_type}: torch (slower; {reason})"
 
@@ -148,8 +164,3 @@ def use_backend(name: str | None) -> Iterator[None]:
         yield
     finally:
         _forced = previous
-
-
-def openmp_threads() -> int:
-    """Gives the number of threads that the CPU kernels use at most."""
-    return torch.get_num_threads() if extension_status.with_openmp else 1

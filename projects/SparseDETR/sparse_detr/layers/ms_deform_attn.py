@@ -1,8 +1,8 @@
-"""Multi-scale deformable attention, the operator that encoder and decoder sample the feature maps with.
+"""Multi-scale deformable attention: how encoder and decoder sample the feature maps.
 
-`ms_deform_attn` checks its arguments and calls the compiled operator of the device, or the pure-torch path where there
-is none. Shape functions and autograd of the compiled operators are registered here, so they work under
-`torch.compile` and `torch.export`.
+`ms_deform_attn` checks its arguments and calls the compiled operator of the device, or the
+pure-torch path where there is none. Shape functions and autograd of the compiled operators are
+registered here, so that they work under `torch.compile` and `torch.export`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ def ms_deform_attn(
 ) -> Tensor:
     """Gives, per query and head, the weighted sum of values read at the sampling locations.
 
-    A value is read bilinearly at pixel coordinate `location * (width, height) - 0.5` of its level; cells outside the
-    level are zero. A location that is not finite lies outside: its sample and the gradients of it are zero.
+    A value is read bilinearly at pixel coordinate `location * (width, height) - 0.5` of its level;
+    cells outside the level are zero. A location that is not finite lies outside: its sample and the
+    gradients of it are zero.
 
     Args:
         value: (B, N, H, D). Half types are computed in float32.
         spatial_shapes: (height, width) of each of the L levels, Python ints; N tokens in all.
-        sampling_locations: (B, Q, H, L, P, 2), normalised (x, y); float32, float64 where `value` is float64.
+        sampling_locations: (B, Q, H, L, P, 2), normalised (x, y); float32, or float64 where `value`
+            is float64.
         attention_weights: (B, Q, H, L, P).
 
     Returns:
@@ -56,7 +58,9 @@ def ms_deform_attn(
         output = ms_deform_attn_torch(values, shapes, sampling_locations, weights)
     else:
         flat_shapes = [size for shape in shapes for size in shape]
-        output = torch.ops.sparse_detr.ms_deform_attn(values, flat_shapes, sampling_locations, weights)
+        output = torch.ops.sparse_detr.ms_deform_attn(
+            values, flat_shapes, sampling_locations, weights
+        )
     return output.to(value.dtype)
 
 
@@ -67,22 +71,28 @@ def check_spatial_shapes(spatial_shapes: Sequence[tuple[int, int]]) -> list[tupl
         TypeError: If it is not a sequence of pairs of Python ints.
         ValueError: If it is empty or a size is negative.
     """
-    if isinstance(spatial_shapes, Tensor):
+    given: object = spatial_shapes
+    if isinstance(given, Tensor):
         raise TypeError(
             "spatial_shapes: got a Tensor, expected a sequence of (height, width) Python ints "
-            "(a tensor would make every call wait for the device; keep the ints, or call .tolist() once)"
+            "(a tensor would make every call wait for the device: call .tolist() once)"
         )
     shapes: list[tuple[int, int]] = []
     for level, shape in enumerate(spatial_shapes):
         if not isinstance(shape, Sequence) or len(shape) != 2:
-            raise TypeError(f"spatial_shapes: got {shape!r} for level {level}, expected a pair (height, width)")
+            raise TypeError(
+                f"spatial_shapes: got {shape!r} for level {level}, expected a pair (height, width)"
+            )
         for size in shape:
             if isinstance(size, bool) or not isinstance(size, (int, torch.SymInt)):
                 raise TypeError(
-                    f"spatial_shapes: got {size!r} ({type(size).__name__}) for level {level}, expected Python ints"
+                    f"spatial_shapes: got {size!r} ({type(size).__name__}) for level {level}, "
+                    "expected Python ints"
                 )
             if size < 0:
-                raise ValueError(f"spatial_shapes: got {tuple(shape)} for level {level}, expected sizes >= 0")
+                raise ValueError(
+                    f"spatial_shapes: got {tuple(shape)} for level {level}, expected sizes >= 0"
+                )
         shapes.append((shape[0], shape[1]))
     if not shapes:
         raise ValueError("spatial_shapes: got no level, expected at least one (height, width)")
@@ -90,45 +100,60 @@ def check_spatial_shapes(spatial_shapes: Sequence[tuple[int, int]]) -> list[tupl
 
 
 def _check_tensors(
-    value: Tensor, shapes: list[tuple[int, int]], sampling_locations: Tensor, attention_weights: Tensor
+    value: Tensor,
+    shapes: list[tuple[int, int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
 ) -> torch.dtype:
     """Checks the tensors against each other; gives the dtype to compute in."""
-    tensors = {"value": value, "sampling_locations": sampling_locations, "attention_weights": attention_weights}
+    tensors = {
+        "value": value,
+        "sampling_locations": sampling_locations,
+        "attention_weights": attention_weights,
+    }
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: got {type(tensor).__name__}, expected a Tensor")
         if tensor.device != value.device:
-            raise ValueError(f"{name}: got device {tensor.device}, expected {value.device}, the device of value")
+            raise ValueError(
+                f"{name}: got device {tensor.device}, expected {value.device}, the device of value"
+            )
         if tensor.dtype not in _VALUE_DTYPES:
             raise TypeError(f"{name}: got dtype {tensor.dtype}, expected a floating point dtype")
     compute_dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     if sampling_locations.dtype != compute_dtype:
         raise TypeError(
-            f"sampling_locations: got dtype {sampling_locations.dtype}, expected {compute_dtype} for value of dtype "
-            f"{value.dtype} (half precision would move the locations by up to half a cell)"
+            f"sampling_locations: got dtype {sampling_locations.dtype}, expected {compute_dtype} "
+            f"for value of dtype {value.dtype} (half precision would move the locations by up to "
+            "half a cell)"
         )
     if attention_weights.dtype == torch.float64 and compute_dtype != torch.float64:
         raise TypeError(
-            f"attention_weights: got dtype {attention_weights.dtype}, expected {compute_dtype} for value of dtype "
-            f"{value.dtype}"
+            f"attention_weights: got dtype {attention_weights.dtype}, expected {compute_dtype} "
+            f"for value of dtype {value.dtype}"
         )
     _check_tensor_shapes(value, shapes, sampling_locations, attention_weights)
     return compute_dtype
 
 
 def _check_tensor_shapes(
-    value: Tensor, shapes: list[tuple[int, int]], sampling_locations: Tensor, attention_weights: Tensor
+    value: Tensor,
+    shapes: list[tuple[int, int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
 ) -> None:
     """Checks the shapes of the tensors against each other and the level sizes."""
     if value.dim() != 4 or value.shape[2] == 0 or value.shape[3] == 0:
         raise ValueError(
-            f"value: got shape {tuple(value.shape)}, expected (B, N, H, D) with at least one head and channel"
+            f"value: got shape {tuple(value.shape)}, expected (B, N, H, D) with at least one head "
+            "and channel"
         )
     batch, tokens, heads, _ = value.shape
     covered = sum(height * width for height, width in shapes)
     if covered != tokens:
         raise ValueError(
-            f"spatial_shapes: got {shapes} covering {covered} tokens, expected {tokens}, the tokens of value"
+            f"spatial_shapes: got {shapes} covering {covered} tokens, expected {tokens}, "
+            "the tokens of value"
         )
     got = tuple(sampling_locations.shape)
     levels = len(shapes)
@@ -138,8 +163,8 @@ def _check_tensor_shapes(
         or got[4] == 0
     ):
         raise ValueError(
-            f"sampling_locations: got shape {got}, expected ({batch}, Q, {heads}, {levels}, P, 2) with at least one "
-            f"point, to match value {tuple(value.shape)} and {levels} levels"
+            f"sampling_locations: got shape {got}, expected ({batch}, Q, {heads}, {levels}, P, 2) "
+            f"with at least one point, to match value {tuple(value.shape)} and {levels} levels"
         )
     if tuple(attention_weights.shape) != got[:-1]:
         raise ValueError(
@@ -149,7 +174,10 @@ def _check_tensor_shapes(
 
 
 def _fake_forward(
-    value: Tensor, spatial_shapes: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor
+    value: Tensor,
+    spatial_shapes: Sequence[int],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
 ) -> Tensor:
     batch, _, heads, channels = value.shape
     return value.new_empty((batch, sampling_locations.shape[1], heads * channels))
@@ -185,7 +213,8 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, Tensor, Tens
 
 def _refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
     raise RuntimeError(
-        "ms_deform_attn: its gradient cannot be differentiated again (double backward is not implemented)"
+        "ms_deform_attn: its gradient cannot be differentiated again "
+        "(double backward is not implemented)"
     )
 
 

@@ -1,6 +1,7 @@
-"""Multi-scale deformable attention in pure torch: the path without compiled operators, and a test oracle.
+"""Multi-scale deformable attention in pure torch: the path without compiled operators.
 
-It runs on every device and dtype that `grid_sample` knows, and gives what the compiled operators give.
+It runs wherever `grid_sample` does, gives what the compiled operators give, and is what they are
+tested against.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def ms_deform_attn_torch(
     Args:
         value: (B, N, H, D), float32 or float64.
         spatial_shapes: (height, width) of each of the L levels, in tokens.
-        sampling_locations: (B, Q, H, L, P, 2), normalised (x, y). Locations outside a level, and those that are
-            not finite, contribute zero and receive zero gradients.
+        sampling_locations: (B, Q, H, L, P, 2), normalised (x, y). Locations outside a level, and
+            those that are not finite, contribute zero and receive zero gradients.
         attention_weights: (B, Q, H, L, P).
 
     Returns:
@@ -37,19 +38,21 @@ def ms_deform_attn_torch(
     """
     batch, _, heads, channels = value.shape
     queries = sampling_locations.shape[1]
-    used = [level for level, (height, width) in enumerate(spatial_shapes) if height * width > 0]
-    if batch == 0 or queries == 0 or not used:
+    if batch == 0 or queries == 0 or value.shape[1] == 0:
         return _zeros(value, sampling_locations, attention_weights)
     maps = value.permute(0, 2, 3, 1).reshape(batch * heads, channels, -1)
-    starts = [0]
-    for height, width in spatial_shapes:
-        starts.append(starts[-1] + height * width)
     output = value.new_zeros(())
-    for level in used:
-        level_map = maps[:, :, starts[level] : starts[level + 1]].unflatten(-1, spatial_shapes[level])
+    start = 0
+    for level, (height, width) in enumerate(spatial_shapes):
+        if height * width == 0:
+            continue
+        level_map = maps[:, :, start : start + height * width]
         output = output + _attend_level(
-            level_map, sampling_locations[:, :, :, level], attention_weights[:, :, :, level]
+            level_map.reshape(batch * heads, channels, height, width),
+            sampling_locations[:, :, :, level],
+            attention_weights[:, :, :, level],
         )
+        start += height * width
     return output.view(batch, heads, channels, queries).permute(0, 3, 1, 2).flatten(2)
 
 

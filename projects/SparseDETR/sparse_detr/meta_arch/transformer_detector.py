@@ -120,8 +120,9 @@ class TransformerDetector(nn.Module):
         self.input_format = input_format
         self.released_behaviour = released_behaviour
         self.pad_before_backbone = pad_before_backbone
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+        # Numbers, not buffers: a float32 buffer would stay rounded in a float64 model.
+        self.pixel_mean = tuple(float(v) for v in pixel_mean)
+        self.pixel_std = tuple(float(v) for v in pixel_std)
         self._keep_ratio: float | None = None
         self._check_parts(hidden_dim, num_levels)
         self.keep_ratio = keep_ratio
@@ -174,8 +175,7 @@ class TransformerDetector(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the model."""
-        device: torch.device = self.pixel_mean.device
-        return device
+        return self.position_embedding.level_embed.device
 
     def forward(
         self, batched_inputs: Sequence[dict[str, Any]], keep_ratio: float | None = None
@@ -201,7 +201,9 @@ class TransformerDetector(nn.Module):
 
     def preprocess(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageBatch:
         """Normalised images on the model's device."""
-        return normalised_batch(batched_inputs, self.pixel_mean, self.pixel_std)
+        like = self.position_embedding.level_embed
+        mean, std = (like.new_tensor(v).view(3, 1, 1) for v in (self.pixel_mean, self.pixel_std))
+        return normalised_batch(batched_inputs, mean, std)
 
     def extract_tokens(self, images: ImageBatch) -> FeatureTokens:
         """Tokens of a batch: backbone, projection and position."""
@@ -268,7 +270,7 @@ class TransformerDetector(nn.Module):
     ) -> dict[str, Tensor]:
         if self.criterion is None:
             raise ValueError("criterion must be given to train, got None")
-        targets = targets_of(batched_inputs, self.num_classes, self.pixel_mean)
+        targets = targets_of(batched_inputs, self.num_classes, images.images[0])
         with_sampling = self.criterion.token_scoring is not None
         output = self.detect(self.extract_tokens(images), keep_ratio, True, with_sampling)
         result = self.criterion(output, targets, images.image_ids)

@@ -1,0 +1,206 @@
+"""A whole run on the toy detector: what it leaves behind, and which input stops it before anything is written."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from toy import final_state, logged, run_toy, same, toy_config
+
+from sparse_detr.config.loading import load_config
+from sparse_detr.engine.errors import ResultsMissedError, UserError
+
+
+@pytest.fixture(scope="module")
+def finished(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of a complete run with the moving average on."""
+    output = tmp_path_factory.mktemp("finished") / "run"
+    run_toy(toy_config(shapes_root, output, "train.ema.enabled=true", "train.eval_period_epochs=2"))
+    return output
+
+
+def test_a_run_leaves_checkpoints_logs_results_and_its_config(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {
+        "model_final.pth",
+        "model_best.pth",
+        "last_checkpoint",
+        "checkpoints.json",
+        "metrics.json",
+        "results.json",
+        "config.yaml",
+        "log.txt",
+        "tensorboard",
+    }
+    assert any((finished / "tensorboard").iterdir())
+    assert json.loads((finished / "results.json").read_text())["iteration"] == 12
+
+
+def test_losses_gradient_norm_rates_and_the_models_own_scalars_are_logged(finished: Path) -> None:
+    lines = logged(finished)
+    assert [line["iteration"] for line in lines] == list(range(12))
+    expected = {"total_loss", "loss_class", "loss_bbox", "grad_norm", "lr", "lr_backbone", "kept_tokens"}
+    assert expected <= lines[0].keys()
+    assert "bbox/AP" in lines[5] and "bbox/AP" in lines[11] and "bbox/AP" not in lines[4]
+    assert lines[8]["lr"] == pytest.approx(10 * lines[9]["lr"])
+
+
+def test_the_log_names_groups_schedule_seed_and_versions(finished: Path) -> None:
+    text = (finished / "log.txt").read_text()
+    for part in ("group main", "rule 'sqrt'", "3 iterations per epoch", "Seed 42", "torch 2", "Command line"):
+        assert part in text
+
+
+def test_the_saved_config_is_plain_data_and_gives_the_same_run(finished: Path, tmp_path: Path) -> None:
+    config = load_config(finished / "config.yaml", [f"train.output_dir={tmp_path / 'again'}"])
+    run_toy(config)
+    assert same(final_state(tmp_path / "again")["model"], final_state(finished)["model"])
+
+
+def test_evaluation_only_gives_the_results_of_training(finished: Path, shapes_root: Path, tmp_path: Path) -> None:
+    stored = json.loads((finished / "results.json").read_text())["results"]
+    config = toy_config(
+        shapes_root, tmp_path / "eval", f"train.init_checkpoint={finished / 'model_final.pth'}"
+    )
+    results = run_toy(config, eval_only=True)
+    assert results["bbox"]["AP50"] == stored["bbox"]["AP50"]
+    assert (tmp_path / "eval" / "results.json").is_file()
+
+
+def test_the_best_checkpoint_holds_the_evaluated_weights(finished: Path) -> None:
+    best = final_state(finished, "model_best.pth")
+    assert best["metric"] == "bbox/AP" and best["iteration"] in (6, 12)
+    if best["iteration"] == 12:
+        assert same(best["model"], final_state(finished)["ema"]["average"])
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    finished: Path, shapes_root: Path, tmp_path: Path
+) -> None:
+    for name, seed in (("same", 42), ("other", 43)):
+        options = ("train.ema.enabled=true", f"train.seed={seed}")
+        run_toy(toy_config(shapes_root, tmp_path / name, *options))
+        equal = same(final_state(tmp_path / name)["model"], final_state(finished)["model"])
+        assert equal == (name == "same")
+
+
+def test_loader_workers_do_not_change_the_run(finished: Path, shapes_root: Path, tmp_path: Path) -> None:
+    options = ("train.ema.enabled=true", "dataloader.train.num_workers=2")
+    run_toy(toy_config(shapes_root, tmp_path / "run", *options))
+    assert same(final_state(tmp_path / "run")["model"], final_state(finished)["model"])
+
+
+def test_overfitting_trains_and_evaluates_on_the_first_images_only(shapes_root: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    run_toy(toy_config(shapes_root, output, "train.overfit_images=4", "train.max_iter=2"))
+    subset = json.loads((output / "shapes_train_first_4.json").read_text())
+    assert len(subset["images"]) == 4
+    ids = {image["id"] for image in subset["images"]}
+    assert subset["annotations"] and {entry["image_id"] for entry in subset["annotations"]} <= ids
+    predicted = json.loads((output / "inference" / "coco_instances_results.json").read_text())
+    assert {entry["image_id"] for entry in predicted} == ids
+
+
+def test_a_fast_dev_run_is_twenty_iterations(shapes_root: Path, tmp_path: Path) -> None:
+    run_toy(toy_config(shapes_root, tmp_path / "run", "train.fast_dev_run=true"))
+    assert final_state(tmp_path / "run")["iteration"] == 20
+
+
+def test_expected_results_that_are_missed_end_the_run_with_an_error(shapes_root: Path, tmp_path: Path) -> None:
+    options = ("train.max_iter=1", "train.expected_results=[[bbox,AP,99.0]]")
+    with pytest.raises(ResultsMissedError, match="expected at least 99"):
+        run_toy(toy_config(shapes_root, tmp_path / "run", *options))
+    assert (tmp_path / "run" / "model_final.pth").is_file()
+
+
+def test_initial_weights_are_loaded_and_a_misfit_is_refused(
+    finished: Path, shapes_root: Path, tmp_path: Path
+) -> None:
+    init = f"train.init_checkpoint={finished / 'model_final.pth'}"
+    frozen = ("optimizer.lr=0", "optimizer.lr_backbone=0", "optimizer.weight_decay=0", "train.max_iter=1")
+    run_toy(toy_config(shapes_root, tmp_path / "fit", init, *frozen))
+    trained = final_state(finished)["model"]
+    assert same(final_state(tmp_path / "fit")["model"]["head.weight"], trained["head.weight"])
+    with pytest.raises(UserError, match="allow_partial_init"):
+        run_toy(toy_config(shapes_root, tmp_path / "misfit", init, "model.hidden=16"))
+    assert not (tmp_path / "misfit").exists()
+    run_toy(
+        toy_config(
+            shapes_root, tmp_path / "partial", init, "model.hidden=16", "train.allow_partial_init=true", *frozen
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["model.keep_ratio=1.5"], "keep_ratio is 1.5"),
+        (["model.num_classes=2"], "class_out_of_range"),
+        (["train.init_checkpoint=absent.pth"], "absent.pth does not exist"),
+        (["train.accumulation=3"], "multiple of the accumulated"),
+        (["train.device=tpu"], "train.device is 'tpu'"),
+        (["train.amp.enabled=true", "train.amp.dtype=float16"], "float16 needs a GPU"),
+        (["train.overfit_images=1000"], "images with objects"),
+        (["train.expected_results=[[bbox,AP]]"], "expected_results has the row"),
+        (["schedule.milestones=[5,3]"], "milestones"),
+        (["+schedule.epoch=5"], "epoch"),
+        (["optimizer.batch_rule=cubic"], "batch_rule is 'cubic'"),
+        (["train.checkpointer.max_to_keep=1"], "max_to_keep"),
+    ],
+)
+def test_wrong_input_is_one_error_and_writes_nothing(
+    shapes_root: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run_toy(toy_config(shapes_root, tmp_path / "run", *options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluation_without_any_checkpoint_is_an_error(shapes_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to evaluate"):
+        run_toy(toy_config(shapes_root, tmp_path / "run"), eval_only=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_an_error(shapes_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made"):
+        run_toy(toy_config(shapes_root, tmp_path / "file" / "run"))
+
+
+def test_a_fresh_run_in_an_old_folder_starts_its_logs_anew(
+    shapes_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        run_toy(toy_config(shapes_root, tmp_path / "run", "train.max_iter=3"))
+    assert [line["iteration"] for line in logged(tmp_path / "run")] == [0, 1, 2]
+    assert "of an earlier run" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_bfloat16_runs_the_model_inside_autocast(
+    shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import toy
+
+    seen: list[torch.dtype] = []
+    predict = toy.ToyDetector.predict
+
+    def watched(self: toy.ToyDetector, batch: list) -> tuple:
+        hook = self.head.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
+        try:
+            return predict(self, batch)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(toy.ToyDetector, "predict", watched)
+    run_toy(toy_config(shapes_root, tmp_path / "run", "train.max_iter=2", "train.amp.enabled=true"))
+    assert seen[:2] == [torch.bfloat16, torch.bfloat16]
+    state = final_state(tmp_path / "run")["model"]
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
+
+
+def test_loggers_hold_no_handler_of_a_finished_run(shapes_root: Path, tmp_path: Path) -> None:
+    run_toy(toy_config(shapes_root, tmp_path / "run", "train.max_iter=1"))
+    handlers = logging.getLogger("sparse_detr").handlers
+    assert not any(isinstance(handler, logging.FileHandler) for handler in handlers)

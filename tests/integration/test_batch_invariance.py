@@ -1,0 +1,160 @@
+"""What an image gets must not depend on which images share its batch."""
+
+import pytest
+import torch
+from sparse_detr.structures import TokenSelection
+
+from tests.builders import batch, small_detector
+
+SYSTEMS = (
+    "deformable_detr",
+    "deformable_detr_box_refinement",
+    "deformable_detr_two_stage",
+    "efficient_detr",
+    "sparse_detr",
+)
+# A usual image, a larger one, a wide one, one of the first's size, and a much smaller one.
+SIZES = [(96, 128), (160, 200), (64, 416), (96, 128), (24, 33)]
+FEWER_TOKENS_THAN_QUERIES = (10, 12)
+TOLERANCE = 1e-9
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
+def detector(request):
+    return small_detector(request.param, feature_projection__num_groups=8).double()
+
+
+@pytest.fixture(scope="module")
+def released_sparse_detr():
+    return small_detector("sparse_detr", released_behaviour=True).double()
+
+
+def detect(model, inputs, **kwargs):
+    with torch.no_grad():
+        return [item["instances"] for item in model(inputs, **kwargs)]
+
+
+def assert_same_detections(got, expected):
+    assert len(got) == len(expected)
+    torch.testing.assert_close(got.scores, expected.scores, rtol=0, atol=TOLERANCE)
+    assert torch.equal(got.pred_classes, expected.pred_classes)
+    torch.testing.assert_close(
+        got.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("position", range(len(SIZES)))
+def test_an_image_gets_alone_what_it_gets_in_a_batch(detector, position):
+    inputs = batch(SIZES)
+    together = detect(detector, inputs)[position]
+    alone = detect(detector, [inputs[position]])[0]
+    assert_same_detections(together, alone)
+
+
+def test_an_image_with_fewer_tokens_than_queries_gets_alone_what_it_gets_in_a_batch(detector):
+    inputs = batch([SIZES[0], FEWER_TOKENS_THAN_QUERIES])
+    together = detect(detector, inputs)[1]
+    alone = detect(detector, inputs[1:])[0]
+    assert_same_detections(together, alone)
+
+
+def test_permuting_the_batch_permutes_the_detections(detector):
+    inputs = batch(SIZES)
+    order = [3, 0, 4, 1, 2]
+    straight = detect(detector, inputs)
+    permuted = detect(detector, [inputs[i] for i in order])
+    for got, source in zip(permuted, order, strict=True):
+        assert_same_detections(got, straight[source])
+
+
+def test_copies_of_an_image_in_one_batch_get_the_same(detector):
+    (image,) = batch([(96, 128)])
+    first, second = detect(detector, [image, image])
+    assert_same_detections(first, second)
+
+
+@pytest.mark.parametrize("keep_ratio", [0.05, 0.5, 1.0])
+def test_the_kept_tokens_of_an_image_do_not_depend_on_its_batch(keep_ratio):
+    model = small_detector("sparse_detr").double()
+    inputs = batch(SIZES)
+    with torch.no_grad():
+        together = model.detect(model.extract_tokens(model.preprocess(inputs)), keep_ratio)
+    shapes = together.tokens.spatial_shapes
+    for index, item in enumerate(inputs):
+        with torch.no_grad():
+            alone = model.detect(model.extract_tokens(model.preprocess([item])), keep_ratio)
+        own = cells(alone.selection, alone.tokens.spatial_shapes, 0)
+        assert cells(together.selection, shapes, index) == own
+
+
+def cells(selection: TokenSelection, shapes, image):
+    """Own kept tokens as (level, row, column), best first; indices mean nothing across batches."""
+    kept = selection.layers[0]
+    found = []
+    for token in kept.kept_indices[image, : kept.kept_counts[image]].tolist():
+        level = 0
+        while token >= shapes[level][0] * shapes[level][1]:
+            token -= shapes[level][0] * shapes[level][1]
+            level += 1
+        found.append((level, *divmod(token, shapes[level][1])))
+    return found
+
+
+@pytest.mark.parametrize("num_objects", [[3, 2], [3, 0], [0, 0]])
+def test_the_loss_of_a_batch_is_that_of_its_images(detector, num_objects):
+    """Every term but the token scoring one is a sum over images divided by the objects."""
+    detector.train()
+    inputs = batch([(96, 128), (160, 200)], num_objects)
+    together = detector(inputs)
+    apart = [detector([item]) for item in inputs]
+    detector.eval()
+    for name, value in together.items():
+        if name == "loss_decoder_attention_map":
+            continue
+        shares = [losses[name] * max(1, n) for losses, n in zip(apart, num_objects, strict=True)]
+        expected = sum(shares) / max(1, sum(num_objects))
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("keep_ratio", [0.1, 0.5, 1.0])
+def test_the_token_scoring_loss_of_a_batch_is_the_mean_over_the_tokens_of_its_images(keep_ratio):
+    model = small_detector("sparse_detr", keep_ratio=keep_ratio).double().train()
+    inputs = batch([(96, 128), (160, 200), (48, 64)], [3, 2, 0])
+    name = "loss_decoder_attention_map"
+    together = model(inputs)[name]
+    total, count = 0.0, 0
+    for item in inputs:
+        tokens = model.extract_tokens(model.preprocess([item])).valid_counts[0]
+        total, count = total + model([item])[name] * tokens, count + tokens
+    torch.testing.assert_close(together, total / count, rtol=1e-9, atol=1e-9)
+
+
+def test_permuting_objects_leaves_the_loss(detector):
+    detector.train()
+    inputs = batch([(96, 128)], [4])
+    straight = detector(inputs)
+    instances = inputs[0]["instances"]
+    inputs[0]["instances"] = instances[torch.tensor([2, 0, 3, 1])]
+    permuted = detector(inputs)
+    detector.eval()
+    for name, value in straight.items():
+        torch.testing.assert_close(value, permuted[name], rtol=1e-9, atol=1e-9, msg=name)
+
+
+def test_the_released_behaviour_depends_on_the_batch(released_sparse_detr):
+    inputs = batch(SIZES[:2])
+    together = detect(released_sparse_detr, inputs)[0]
+    alone = detect(released_sparse_detr, inputs[:1])[0]
+    assert (together.scores - alone.scores).abs().max() > 1e-4
+
+
+def test_the_released_behaviour_gives_a_single_image_the_same_scores_of_its_tokens():
+    """Without padding the scoring switches have nothing to differ on, edge tokens aside."""
+    inputs = batch([(96, 128)])
+    scores = []
+    for released in (False, True):
+        model = small_detector("sparse_detr", released_behaviour=released).double()
+        with torch.no_grad():
+            output = model.detect(model.extract_tokens(model.preprocess(inputs)))
+        scores.append(output.selection.token_scores)
+    torch.testing.assert_close(*scores, rtol=0, atol=1e-12)
