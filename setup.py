@@ -143,7 +143,7 @@ def extension() -> Any:
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
     # Floating point exceptions are never read: promising that lets the loop over sampling points
     # vectorise. No result depends on it.
-    cxx = ["-O3", "-Wall", "-fno-trapping-math", *openmp]
+    cxx = ["-O3", "-g0", "-Wall", "-fno-trapping-math", *openmp]
     problem = cuda_problem(toolkit)
     if problem is not None:
         say(f"building the CPU operators only: {problem}")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Trains or evaluates a detector: ``train_net.py --config-file FILE_OR_NAME [options] [key=value ...]``.
+"""Trains or evaluates a detector: ``train_net.py --config-file FILE_OR_NAME [key=value ...]``.
 
-``train_net.py --help`` lists the options. The work is done by ``sparse_detr.engine``; this file finds the package
-(installed, or in the repository beside this file) and hands over.
+``train_net.py --help`` lists the options. The work is done by ``sparse_detr.engine``; this file
+finds the package (installed, or in the repository beside this file) and hands over.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ def main() -> int:
         sys.path.insert(0, str(Path(__file__).resolve().parent / "projects" / "SparseDETR"))
     from sparse_detr.engine.arguments import parse_arguments
 
-    # Wrong usage and --help are answered before torch and Detectron2 are imported, which takes seconds.
+    # Wrong usage and --help are answered before torch and Detectron2 are imported, which takes
+    # seconds.
     parse_arguments()
     from sparse_detr.engine.program import run
 

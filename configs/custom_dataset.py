@@ -1,6 +1,6 @@
-"""Sparse DETR, ResNet-50, keeps 30 % of the tokens, on any data set in COCO format.
+r"""Sparse DETR, ResNet-50, keeps 30 % of the tokens, on any data set in COCO format.
 
-train_net.py --config-file custom_dataset data.train_json=... data.train_images=... \\
+train_net.py --config-file custom_dataset data.train_json=... data.train_images=... \
     data.val_json=... data.val_images=...
 """
 

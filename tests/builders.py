@@ -9,9 +9,10 @@ from detectron2.config import LazyCall, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+
 from sparse_detr.config.loading import load_config
 from sparse_detr.meta_arch import TransformerDetector
-from torch import Tensor, nn
 
 
 class PoolingBackbone(Backbone):
@@ -85,7 +86,9 @@ def small_detector(
         with torch.no_grad():
             for parameter in detector.parameters():
                 noise = torch.randn(parameter.shape, generator=generator)
-                parameter.add_(noise * (0.3 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5))
+                parameter.add_(
+                    noise * (0.3 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5)
+                )
     return detector.eval()
 
 

@@ -74,7 +74,7 @@ def test_the_operators_can_be_left_out_by_name(
 def test_without_torch_the_message_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPARSE_DETR_NO_EXTENSION", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(SystemExit, match="Install torch first.*--no-build-isolation"):
+    with pytest.raises(SystemExit, match=r"Install torch first.*--no-build-isolation"):
         load_setup().extension_arguments()
 
 

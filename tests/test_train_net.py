@@ -1,4 +1,5 @@
-"""``train_net.py`` as a program: exit codes, messages, several processes. Few cases, as each start takes seconds."""
+"""``train_net.py`` as a program: exit codes, messages, several processes. Few cases, as each start
+takes seconds."""
 
 from __future__ import annotations
 
@@ -10,8 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparse_detr.engine.program import run
+
 ROOT = Path(__file__).resolve().parents[1]
 TOY = ROOT / "tests" / "engine" / "toy_config.py"
+if str(TOY.parent) not in sys.path:
+    sys.path.insert(
+        0, str(TOY.parent)
+    )  # the config imports the toy detector, in started processes too
 
 
 def train_net(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -27,76 +34,117 @@ def train_net(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def toy(tmp_path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs the toy config with data and output below ``tmp_path``."""
-    paths = (f"data.root={tmp_path / 'shapes'}", f"train.output_dir={tmp_path / 'run'}")
-    return train_net("--config-file", TOY, *paths, *arguments)
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], message: str) -> None:
-    """One message, code 2, no traceback."""
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr and "Traceback" not in done.stdout
+def run_toy(tmp_path: Path, *arguments: object) -> int:
+    """Gives the exit code of the toy config with data and output below ``tmp_path``, without a new
+    interpreter."""
+    paths = (
+        f"data.root={tmp_path / 'shapes'}",
+        f"train.output_dir={tmp_path / 'run'}",
+        "train.device=cpu",
+    )
+    return run(["--config-file", str(TOY), *paths, *map(str, arguments)])
 
 
 def test_help_exits_with_zero_and_shows_every_option() -> None:
     done = train_net("--help")
     assert done.returncode == 0
-    for option in ("--config-file", "--eval-only", "--resume", "--num-gpus", "--num-machines", "--dist-url"):
+    for option in (
+        "--config-file",
+        "--eval-only",
+        "--resume",
+        "--num-gpus",
+        "--num-machines",
+        "--dist-url",
+    ):
         assert option in done.stdout
 
 
-def test_wrong_usage_exits_with_two() -> None:
-    assert_refused(train_net(), "--config-file")
+@pytest.mark.parametrize(
+    "arguments", [[], ["--config-file", "a", "--num-gpus", "0"], ["--machine-rank", "1"]]
+)
+def test_wrong_usage_exits_with_two(arguments: list[str]) -> None:
+    done = train_net(*arguments)
+    assert done.returncode == 2
+    assert "error: " in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_missing_config_and_an_unknown_key_are_one_message_each(tmp_path: Path) -> None:
-    assert_refused(train_net("--config-file", "no_such_config"), "config file 'no_such_config' does not exist")
-    done = toy(tmp_path, "train.max_itr=1")
-    assert_refused(done, "nearest key is 'train.max_iter'")
+def test_an_unknown_key_is_one_line_and_exits_with_two(tmp_path: Path) -> None:
+    done = train_net(
+        "--config-file", TOY, f"train.output_dir={tmp_path / 'run'}", "train.max_itr=1"
+    )
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    assert "nearest key is 'train.max_iter'" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "run").exists()
-
-
-def test_wrong_values_are_one_message_and_write_nothing(tmp_path: Path) -> None:
-    assert_refused(toy(tmp_path, "model.keep_ratio=0"), "keep_ratio is 0")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_run_whose_loss_is_not_finite_fails_with_one_message(tmp_path: Path) -> None:
-    done = toy(tmp_path, "model.fail_at=2")
-    assert done.returncode == 1
-    assert "Training stopped at iteration 1: loss terms not finite: loss_bbox=nan" in done.stderr
-    assert "Traceback" not in done.stderr and (tmp_path / "run" / "nan_1.pt").is_file()
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
-    done = toy(tmp_path, "model.dtype=no_such_type")
+    paths = (f"data.root={tmp_path / 'shapes'}", f"train.output_dir={tmp_path / 'run'}")
+    done = train_net("--config-file", TOY, *paths, "model.dtype=no_such_type")
     assert done.returncode == 1
     assert "AttributeError" in done.stderr and "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.keep_ratio=0"], "error: model: keep_ratio is 0"),
+        (["data.val_images=-1"], "error: dataloader"),
+        (["train.init_checkpoint=absent.pth"], "absent.pth does not exist"),
+        (["--eval-only"], "nothing to evaluate"),
+    ],
+)
+def test_wrong_input_is_one_message_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run_toy(tmp_path, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_config_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--config-file", "no_such_config"]) == 2
+    assert "config file 'no_such_config' does not exist" in capsys.readouterr().err
+
+
+def test_a_config_without_the_needed_sections_is_one_message(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["--config-file", "common/train"]) == 2
+    assert "the config has no model, dataloader, optimizer, schedule" in capsys.readouterr().err
+
+
+def test_a_run_whose_loss_is_not_finite_fails_with_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_toy(tmp_path, "model.fail_at=2") == 1
+    assert (
+        "Training stopped at iteration 1: loss terms not finite: loss_bbox=nan"
+        in capsys.readouterr().err
+    )
+    assert (tmp_path / "run" / "nan_1.pt").is_file()
+
+
+def test_results_below_the_gate_fail_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_toy(tmp_path, "train.max_iter=1", "train.expected_results=[[bbox,AP,99]]") == 1
+    assert "expected at least 99" in capsys.readouterr().err
+
+
 def test_two_cpu_processes_train_resume_and_evaluate(tmp_path: Path) -> None:
-    options = ("--num-gpus", 2, "--dist-url", "auto", "train.device=cpu", "train.checkpointer.period=2")
-    done = toy(tmp_path, *options, "train.max_iter=3")
-    assert done.returncode == 0, done.stderr
-    run = tmp_path / "run"
-    assert (run / "log.txt").is_file() and (run / "log.txt.rank1").is_file()
-    assert (run / "results.json").is_file()
-    done = toy(tmp_path, *options, "--resume", "train.max_iter=4")
-    assert done.returncode == 0, done.stderr
-    assert "Resumed from" in done.stdout
-    state = torch.load(run / "model_final.pth", weights_only=True)
+    options = ("--num-gpus", 2, "--dist-url", "auto", "train.checkpointer.period=2")
+    assert run_toy(tmp_path, *options, "train.max_iter=3") == 0
+    output = tmp_path / "run"
+    assert {"log.txt", "log.txt.rank1", "results.json"} <= {path.name for path in output.iterdir()}
+    assert run_toy(tmp_path, *options, "--resume", "train.max_iter=4") == 0
+    assert "Resumed from" in (output / "log.txt").read_text()
+    state = torch.load(output / "model_final.pth", weights_only=True)
     assert state["iteration"] == 4 and len(state["random_states"]) == 2
 
 
-def test_input_errors_in_several_processes_are_said_once(tmp_path: Path) -> None:
-    done = toy(tmp_path, "--num-gpus", 2, "--dist-url", "auto", "train.device=cpu", "model.keep_ratio=2")
-    assert_refused(done, "keep_ratio is 2")
-    assert done.stderr.count("error: model") == 1
-
-
-@pytest.mark.parametrize("arguments", [["--num-gpus", "0"], ["--machine-rank", "1"]])
-def test_process_counts_out_of_range_are_wrong_usage(arguments: list[str]) -> None:
-    assert_refused(train_net("--config-file", TOY, *arguments), arguments[0])
+def test_input_errors_in_several_processes_are_said_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_toy(tmp_path, "--num-gpus", 2, "--dist-url", "auto", "model.keep_ratio=2") == 2
+    error = capfd.readouterr().err
+    assert error.count("keep_ratio is 2") == 1 and "Traceback" not in error

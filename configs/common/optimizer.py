@@ -1,4 +1,4 @@
-"""AdamW of the released training; rates are for a batch of 16 images and follow the batch by `batch_rule`."""
+"""AdamW of the released training; rates are for a batch of 16 and follow it by `batch_rule`."""
 
 from detectron2.config import LazyCall as L
 

@@ -2,9 +2,11 @@
 
 train = dict(
     output_dir="./output",
-    # Weights to start from, or to evaluate: a .pth file of tensors. Empty: as the model initialises itself.
+    # Weights to start from, or to evaluate: a .pth file of tensors. Empty: as the model
+    # initialises itself.
     init_checkpoint="",
-    # Fine-tuning: accept weights that do not fit (they are listed) and keep the initialisation there.
+    # Fine-tuning: accept weights that do not fit (they are listed) and keep the initialisation
+    # there.
     allow_partial_init=False,
     # Share of the model's entries that a checkpoint may lack without allow_partial_init.
     max_missing_weights=0.0,
@@ -16,11 +18,13 @@ train = dict(
     max_iter=None,
     # bfloat16 (CPU and GPU) or float16 (GPU, with loss scaling)
     amp=dict(enabled=False, dtype="bfloat16"),
-    # Moving average of the weights; where it is on, it is what gets evaluated. warmup in iterations.
+    # Moving average of the weights; where it is on, it is what gets evaluated. warmup in
+    # iterations.
     ema=dict(enabled=False, decay=0.9998, warmup=2000),
     # Total gradient norm; 0: no clipping.
     clip=dict(max_norm=0.1),
-    # Micro-batches per optimiser step; dataloader.train.total_batch_size is the batch of the whole step.
+    # Micro-batches per optimiser step; dataloader.train.total_batch_size is the batch of the whole
+    # step.
     accumulation=1,
     checkpointer=dict(
         period_epochs=1,
@@ -37,7 +41,8 @@ train = dict(
     overfit_images=0,
     # 20 iterations and an evaluation of 8 images, to see that everything is in place.
     fast_dev_run=False,
-    # Rows [task, metric, value, tolerance] or [task, metric, minimum]; the run fails when one is missed.
+    # Rows [task, metric, value, tolerance] or [task, metric, minimum]; the run fails when one is
+    # missed.
     expected_results=[],
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False),
 )

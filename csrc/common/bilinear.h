@@ -10,6 +10,13 @@
 #define SPARSE_DETR_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
+// The host pass over a kernel does not know the pragma.
+#if defined(__CUDA_ARCH__)
+#define SPARSE_DETR_UNROLL _Pragma("unroll")
+#else
+#define SPARSE_DETR_UNROLL
+#endif
+
 namespace sparse_detr {
 
 // Cell of one level that holds a pixel position. (column, row) is the upper left corner and may be -1. The flags are

@@ -108,13 +108,13 @@ SPARSE_DETR_HOST_DEVICE void forward_item(
         const scalar_t weight = group.broadcast(loaded.weight, source);
         const Level& level = table.level[level_index];
         const BilinearCell<scalar_t> cell = locate_cell(x, y, level.width, level.height);
-#pragma unroll
+        SPARSE_DETR_UNROLL
         for (int corner = 0; corner < 4; ++corner) {
           if (has_channel && corner_exists(cell, corner)) {
             const int64_t token = corner_token(level, cell.column, cell.row, corner);
             const Vector row = *reinterpret_cast<const Vector*>(head_values + token * row_stride + channel);
             const scalar_t factor = weight * corner_weight(cell, corner);
-#pragma unroll
+            SPARSE_DETR_UNROLL
             for (int v = 0; v < kVector; ++v) {
               sum.at[v] += factor * row.at[v];
             }
@@ -177,13 +177,13 @@ SPARSE_DETR_HOST_DEVICE void backward_item(
     for (int64_t channel = int64_t(group.lane()) * kVector; channel < sizes.channels;
          channel += int64_t(group.size()) * kVector) {
       const Vector grad = *reinterpret_cast<const Vector*>(grad_output + item * sizes.channels + channel);
-#pragma unroll
+      SPARSE_DETR_UNROLL
       for (int corner = 0; corner < 4; ++corner) {
         if (corner_exists(cell, corner)) {
           const int64_t offset = base + corner_token(level, cell.column, cell.row, corner) * row_stride + channel;
           const Vector row = *reinterpret_cast<const Vector*>(value + offset);
           const scalar_t factor = sample.weight * corner_weight(cell, corner);
-#pragma unroll
+          SPARSE_DETR_UNROLL
           for (int v = 0; v < kVector; ++v) {
             dot[corner] += grad.at[v] * row.at[v];
             if (live) {
@@ -193,7 +193,7 @@ SPARSE_DETR_HOST_DEVICE void backward_item(
         }
       }
     }
-#pragma unroll
+    SPARSE_DETR_UNROLL
     for (int corner = 0; corner < 4; ++corner) {
       dot[corner] = group.sum(dot[corner]);
     }

@@ -17,7 +17,13 @@ def config() -> DictConfig:
                 "encoder": {"num_layers": 6, "hidden": "${model.num_classes}", "dropout": None},
                 "stages": [{"depth": 2}, {"depth": 4}],
             },
-            "train": {"max_iter": None, "output_dir": "./output", "device": "auto", "resume": False, "rows": []},
+            "train": {
+                "max_iter": None,
+                "output_dir": "./output",
+                "device": "auto",
+                "resume": False,
+                "rows": [],
+            },
         }
     )
 
@@ -40,7 +46,9 @@ def config() -> DictConfig:
         ("+model.new.deep=1", "model.new.deep", 1),
     ],
 )
-def test_overrides_set_what_they_name(config: DictConfig, text: str, key: str, value: object) -> None:
+def test_overrides_set_what_they_name(
+    config: DictConfig, text: str, key: str, value: object
+) -> None:
     apply_overrides(config, [text])
     node = config
     for part in key.split("."):
@@ -62,10 +70,12 @@ def test_a_mapping_leaves_its_other_keys_alone(config: DictConfig) -> None:
         ("keep_ratio=0.2", "model.keep_ratio"),
         ("model.encoder.num_layer=3", "model.encoder.num_layers"),
         ("model.encoder={num_layer: 3}", "model.encoder.num_layers"),
-        ("model.stages.5.depth=3", "model.stages.0.depth"),
+        ("model.stages.5.depth=3", "model.stages.1.depth"),
     ],
 )
-def test_an_unknown_key_is_an_error_that_names_the_nearest(config: DictConfig, text: str, nearest: str) -> None:
+def test_an_unknown_key_is_an_error_that_names_the_nearest(
+    config: DictConfig, text: str, nearest: str
+) -> None:
     before = OmegaConf.to_container(config)
     with pytest.raises(ConfigError, match=f"unknown config key .* nearest key is '{nearest}'"):
         apply_overrides(config, [text])
@@ -114,7 +124,9 @@ def test_a_value_of_another_kind_is_refused(config: DictConfig, text: str, expec
         ("+model.keep_ratio.x=1", "parent is a value"),
     ],
 )
-def test_texts_that_cannot_be_meant_are_refused(config: DictConfig, text: str, message: str) -> None:
+def test_texts_that_cannot_be_meant_are_refused(
+    config: DictConfig, text: str, message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         apply_overrides(config, [text])
 

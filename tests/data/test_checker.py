@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import check_dataset as command
@@ -142,25 +144,6 @@ def test_boxes_that_reach_out_by_rounding_are_not_reported(coco_folder: Any) -> 
     assert "out_of_image" not in check_dataset(coco_folder.data, coco_folder.images).counts
 
 
-def test_files_are_left_alone_unless_asked_for(coco_folder: Any) -> None:
-    for file in coco_folder.images.iterdir():
-        file.write_bytes(b"not an image")
-    assert check_dataset(coco_folder.data, coco_folder.images, files="exist").ok
-    (coco_folder.images / "a.png").unlink()
-    assert check_dataset(coco_folder.data, coco_folder.images, files="none").ok
-    assert check_dataset(coco_folder.data, coco_folder.images, max_images=0).ok
-    assert not check_dataset(coco_folder.data, coco_folder.images, max_images=1).ok
-
-
-def test_files_that_both_splits_list_are_found(coco_folder: Any) -> None:
-    other = {**coco_folder.data, "images": coco_folder.data["images"][:1]}
-    report = check_dataset(coco_folder.data, coco_folder.images, other=other)
-    assert report.examples["shared_with_other"] == ["a.png"]
-    elsewhere = coco_folder.root / "elsewhere"
-    report = check_dataset(coco_folder.data, coco_folder.images, other=other, other_root=elsewhere)
-    assert "shared_with_other" not in report.counts
-
-
 def test_detectron2_dictionaries_are_checked_against_num_classes(sample: dict[str, Any]) -> None:
     assert check_dataset([sample], num_classes=2).counts == {}
     report = check_dataset([sample], num_classes=1)
@@ -183,6 +166,45 @@ def test_huge_annotation_lists_take_seconds(coco_folder: Any) -> None:
     report = check_dataset(coco_folder.data, coco_folder.images, files="none")
     assert time.perf_counter() - start < 5
     assert report.ok and report.counts["many_objects"] == 1
+
+
+anything = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.just(10**400),
+    st.floats(),
+    st.text(max_size=4),
+    st.lists(st.one_of(st.floats(), st.integers(), st.none()), max_size=5),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_content_of_a_field_makes_the_checker_fail(data: st.DataObject) -> None:
+    keys = {
+        "images": ("id", "file_name", "width", "height"),
+        "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore"),
+        "categories": ("id", "name"),
+    }
+    content: dict[str, Any] = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 9}],
+        "annotations": [valid_annotation(1), valid_annotation(2)],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    for part, names in keys.items():
+        for entry in content[part]:
+            for name in data.draw(st.sets(st.sampled_from(names), max_size=2)):
+                entry[name] = data.draw(anything)
+    report = check_dataset(content, "nowhere", num_classes=1, files="exist")
+    assert set(report.counts) <= set(KINDS) and report.format()
+
+
+def valid_annotation(identity: int) -> dict[str, Any]:
+    box = [1.0, 1.0, 2.0, identity + 1.0]
+    row = {"id": identity, "image_id": 1, "category_id": 1, "bbox": box}
+    return {**row, "area": 1.0, "iscrowd": 0}
 
 
 def test_an_unknown_file_check_is_refused(coco_folder: Any) -> None:

@@ -106,6 +106,36 @@ def test_custom_data_is_given_by_paths_alone(coco_folder: Any, tmp_path: Path) -
         next(iter(instantiate(cfg.dataloader.train)))
 
 
+def test_training_over_faulty_data_finishes_with_skip_and_counts(
+    coco_folder: Any, tmp_path: Path
+) -> None:
+    entries = coco_folder.data["images"]
+    for number in range(6):
+        name = f"more{number}.png"
+        coco_folder.write_image(name, 32, 32)
+        entries.append({"id": 20 + number, "file_name": name, "width": 32, "height": 32})
+    faulty = {20: [1.0, 2.0, float("nan"), 4.0], 21: [1.0, 2.0, 3.0], 22: None}
+    for image, box in faulty.items():
+        row = coco_folder.annotation(image, image, 2, [1.0, 1.0, 2.0, 2.0])
+        coco_folder.data["annotations"].append({**row, "bbox": box})
+    (coco_folder.images / "more3.png").write_bytes(b"")
+    (coco_folder.images / "more4.png").unlink()
+    path, images = coco_folder.save(), coco_folder.images
+    overrides = [f"data.{split}_json={path}" for split in ("train", "val")]
+    overrides += [f"data.{split}_images={images}" for split in ("train", "val")]
+    overrides += ["dataloader.train.total_batch_size=2"]
+    with pytest.raises(ValueError, match="non_finite_bbox"):
+        instantiate(load("custom_coco", tmp_path, *overrides).dataloader.train)
+    cfg = load("custom_coco", tmp_path, *overrides, "dataloader.train.on_bad_sample=skip")
+    loader = instantiate(cfg.dataloader.train)
+    loaded = list(itertools.islice(loader, 12))  # three epochs of eight images
+    assert {sample["image_id"] for batch in loaded for sample in batch} == {7, 9, 25}
+    assert {Path(name).name for name in loader.skipped_files} == {
+        f"more{number}.png" for number in range(5)
+    }
+    assert all(count >= 3 for count in loader.skipped_files.values())
+
+
 def test_the_shapes_config_generates_what_it_loads(tmp_path: Path) -> None:
     sizes = ["data.train_images=9", "data.val_images=3", "data.image_size=64"]
     cfg = load("shapes", tmp_path, f"data.root={tmp_path / 'shapes'}", *sizes)

@@ -1,6 +1,6 @@
 import pytest
 
-from sparse_detr.data.dataset_report import DatasetReport
+from sparse_detr.data.dataset_report import KINDS, SKIPPABLE, DatasetReport
 
 
 def test_counts_go_on_after_the_examples_are_full() -> None:
@@ -23,6 +23,16 @@ def test_only_errors_make_it_not_ok_and_raise() -> None:
     with pytest.raises(ValueError, match="no_bbox: 1") as caught:
         report.raise_if_errors()
     assert "degenerate_bbox" not in str(caught.value)
+
+
+def test_errors_that_a_skipping_loader_gets_past_can_be_ignored() -> None:
+    assert all(KINDS[kind][0] == "error" for kind in SKIPPABLE)
+    report = DatasetReport("data")
+    report.add("non_finite_bbox", "annotation 1")
+    report.raise_if_errors(ignoring=SKIPPABLE)
+    report.add("orphan_annotation", "annotation 2")
+    with pytest.raises(ValueError, match="orphan_annotation"):
+        report.raise_if_errors(ignoring=SKIPPABLE)
 
 
 def test_an_empty_report_says_so() -> None:

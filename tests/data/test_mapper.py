@@ -142,7 +142,14 @@ def test_class_id_of_the_wrong_type_is_refused(sample: Sample) -> None:
 
 @pytest.mark.parametrize(
     "box",
-    [[1.0, 2.0, 3.0], [1.0, 2.0, float("nan"), 3.0], [0, 0, float("inf"), 1], None, list("abcd")],
+    [
+        [1.0, 2.0, 3.0],
+        [1.0, 2.0, float("nan"), 3.0],
+        [0, 0, float("inf"), 1],
+        [0, 0, 10**400, 1],
+        None,
+        list("abcd"),
+    ],
 )
 def test_malformed_boxes_name_file_and_annotation(sample: Sample, box: Any) -> None:
     sample["annotations"][1]["bbox"] = box

@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from sparse_detr.engine import checkpoint_file
-from sparse_detr.engine.checkpoint_file import UnreadableCheckpointError, read_checkpoint, write_checkpoint
+from sparse_detr.engine.checkpoint_file import (
+    UnreadableCheckpointError,
+    read_checkpoint,
+    write_checkpoint,
+)
 from sparse_detr.engine.errors import UserError
 
 CONTENT = {"model": {"weight": torch.arange(1000.0)}, "iteration": 3}
@@ -27,11 +31,15 @@ class Marker:
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     digest = write_checkpoint(CONTENT, tmp_path / "a.pth")
     content = read_checkpoint(tmp_path / "a.pth", digest)
-    assert content["iteration"] == 3 and torch.equal(content["model"]["weight"], CONTENT["model"]["weight"])
+    assert content["iteration"] == 3 and torch.equal(
+        content["model"]["weight"], CONTENT["model"]["weight"]
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = write_checkpoint(CONTENT, tmp_path / "a.pth")
 
     def full_disk(content: object, stream: object) -> None:
@@ -46,7 +54,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_a_truncated_file_is_refused_with_and_without_its_checksum(tmp_path: Path, share: float) -> None:
+def test_a_truncated_file_is_refused_with_and_without_its_checksum(
+    tmp_path: Path, share: float
+) -> None:
     path = tmp_path / "a.pth"
     digest = write_checkpoint(CONTENT, path)
     data = path.read_bytes()

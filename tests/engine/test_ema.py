@@ -22,7 +22,9 @@ def test_average_is_the_closed_form() -> None:
         history.append(net[0].weight.detach().clone())
     steps = len(history) - 1
     expected = decay**steps * history[0] + sum(
-        (1 - decay) * decay ** (steps - index) * value for index, value in enumerate(history) if index
+        (1 - decay) * decay ** (steps - index) * value
+        for index, value in enumerate(history)
+        if index
     )
     torch.testing.assert_close(average.average["0.weight"], expected, atol=1e-12, rtol=0)
 
@@ -63,7 +65,9 @@ def test_state_survives_saving_and_another_model_is_refused() -> None:
     average.update(net)
     other = ModelEma(net, decay=0.5)
     other.load_state_dict(average.state_dict())
-    assert other.updates == 1 and torch.equal(other.average["0.weight"], average.average["0.weight"])
+    assert other.updates == 1 and torch.equal(
+        other.average["0.weight"], average.average["0.weight"]
+    )
     with pytest.raises(ValueError, match="another model"):
         ModelEma(nn.Linear(2, 2)).load_state_dict(average.state_dict())
     with pytest.raises(ValueError, match="shape"):

@@ -1,4 +1,5 @@
-"""Results: stored as valid json, checked against what was expected; models are left as they were."""
+"""Results: stored as valid json, checked against what was expected; models are left as they
+were."""
 
 import json
 import math

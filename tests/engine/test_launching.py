@@ -8,7 +8,6 @@ from toy_workers import end_with, train_cases, train_share
 
 from sparse_detr.engine.launching import ProcessPlan, launch
 
-
 CASES = {
     "mixed": ((3, 1, 0, 2), 1),
     "one process without objects": ((2, 0, 1, 0), 1),

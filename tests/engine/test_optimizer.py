@@ -43,7 +43,9 @@ def test_every_trainable_parameter_is_in_the_group_of_its_name() -> None:
     }
 
 
-def test_rates_follow_the_batch_by_the_rule_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_rates_follow_the_batch_by_the_rule_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     logging.getLogger("sparse_detr").propagate = True
     with caplog.at_level(logging.INFO, logger="sparse_detr"):
         optimizer = build_adamw(Model(), global_batch=4)

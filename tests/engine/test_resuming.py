@@ -50,7 +50,11 @@ def assert_equal_runs(resumed: Path, uninterrupted: Path) -> None:
 
 @pytest.mark.parametrize("call", [6, 8, 10])
 def test_five_and_resume_equals_ten(
-    shapes_root: Path, tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, call: int
+    shapes_root: Path,
+    tmp_path: Path,
+    uninterrupted: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: int,
 ) -> None:
     config = toy_config(shapes_root, tmp_path / "run", *OPTIONS)
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -119,4 +123,6 @@ def test_a_checkpoint_of_another_model_is_refused(
     before = sorted((path.name, path.stat().st_mtime_ns) for path in uninterrupted.glob("*.pth"))
     with pytest.raises(UserError, match="cannot resume: the checkpoint is of another model"):
         run_toy(toy_config(shapes_root, uninterrupted, *OPTIONS, "model.hidden=16"), resume=True)
-    assert before == sorted((path.name, path.stat().st_mtime_ns) for path in uninterrupted.glob("*.pth"))
+    assert before == sorted(
+        (path.name, path.stat().st_mtime_ns) for path in uninterrupted.glob("*.pth")
+    )

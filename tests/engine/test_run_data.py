@@ -13,6 +13,7 @@ from sparse_detr.engine.run_data import first_with_objects, load_run_data
 def custom(shapes_root: Path, tmp_path: Path, **paths: object) -> object:
     """The toy config with its training data replaced by a COCO json given by path."""
     from detectron2.config import LazyCall
+
     from sparse_detr.data.datasets import load_custom_dataset
 
     config = toy_config(shapes_root, tmp_path / "run")
@@ -21,10 +22,17 @@ def custom(shapes_root: Path, tmp_path: Path, **paths: object) -> object:
     return config
 
 
-def test_a_missing_annotation_file_and_a_missing_folder_are_named(shapes_root: Path, tmp_path: Path) -> None:
+def test_a_missing_annotation_file_and_a_missing_folder_are_named(
+    shapes_root: Path, tmp_path: Path
+) -> None:
     (tmp_path / "images").mkdir()
     for json_file, root in (("absent.json", "images"), ("absent.json", "absent")):
-        config = custom(shapes_root, tmp_path, json_file=str(tmp_path / json_file), image_root=str(tmp_path / root))
+        config = custom(
+            shapes_root,
+            tmp_path,
+            json_file=str(tmp_path / json_file),
+            image_root=str(tmp_path / root),
+        )
         with pytest.raises(UserError, match="absent"):
             load_run_data(config, with_training=True)
 
@@ -37,14 +45,20 @@ def test_an_empty_data_set_and_missing_images_are_named(
     content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
     (tmp_path / "a.json").write_text(json.dumps(content))
     config = custom(
-        shapes_root, tmp_path, json_file=str(tmp_path / "a.json"), image_root=str(tmp_path / "images")
+        shapes_root,
+        tmp_path,
+        json_file=str(tmp_path / "a.json"),
+        image_root=str(tmp_path / "images"),
     )
     with pytest.raises(UserError, match="a.jpg" if images else "no images"):
         load_run_data(config, with_training=True)
 
 
-def test_an_unregistered_name_is_an_error_with_the_nearest_one(shapes_root: Path, tmp_path: Path) -> None:
+def test_an_unregistered_name_is_an_error_with_the_nearest_one(
+    shapes_root: Path, tmp_path: Path
+) -> None:
     from detectron2.config import LazyCall
+
     from sparse_detr.data.datasets import load_dataset
 
     config = toy_config(shapes_root, tmp_path / "run", "model.num_classes=6")

@@ -12,7 +12,11 @@ from sparse_detr.engine.run_state import RunCheckpoints
 
 
 def content(iteration: int) -> dict:
-    return {"model": {"w": torch.full((3,), float(iteration))}, "trainer": {}, "iteration": iteration}
+    return {
+        "model": {"w": torch.full((3,), float(iteration))},
+        "trainer": {},
+        "iteration": iteration,
+    }
 
 
 def saved(directory: Path, iterations: range) -> RunCheckpoints:
@@ -24,7 +28,10 @@ def saved(directory: Path, iterations: range) -> RunCheckpoints:
 
 def test_only_the_newest_are_kept_and_the_last_one_is_tagged(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, range(1, 5))
-    assert sorted(path.name for path in tmp_path.glob("*.pth")) == ["model_0000002.pth", "model_0000003.pth"]
+    assert sorted(path.name for path in tmp_path.glob("*.pth")) == [
+        "model_0000002.pth",
+        "model_0000003.pth",
+    ]
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000003.pth"
     found = checkpoints.latest_readable()
     assert found is not None and found[0]["iteration"] == found[1].iteration == 4

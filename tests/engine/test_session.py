@@ -1,4 +1,5 @@
-"""A whole run on the toy detector: what it leaves behind, and which input stops it before anything is written."""
+"""A whole run on the toy detector: what it leaves behind, and which input stops it before anything
+is written."""
 
 import json
 import logging
@@ -40,7 +41,15 @@ def test_a_run_leaves_checkpoints_logs_results_and_its_config(finished: Path) ->
 def test_losses_gradient_norm_rates_and_the_models_own_scalars_are_logged(finished: Path) -> None:
     lines = logged(finished)
     assert [line["iteration"] for line in lines] == list(range(12))
-    expected = {"total_loss", "loss_class", "loss_bbox", "grad_norm", "lr", "lr_backbone", "kept_tokens"}
+    expected = {
+        "total_loss",
+        "loss_class",
+        "loss_bbox",
+        "grad_norm",
+        "lr",
+        "lr_backbone",
+        "kept_tokens",
+    }
     assert expected <= lines[0].keys()
     assert "bbox/AP" in lines[5] and "bbox/AP" in lines[11] and "bbox/AP" not in lines[4]
     assert lines[8]["lr"] == pytest.approx(10 * lines[9]["lr"])
@@ -48,17 +57,28 @@ def test_losses_gradient_norm_rates_and_the_models_own_scalars_are_logged(finish
 
 def test_the_log_names_groups_schedule_seed_and_versions(finished: Path) -> None:
     text = (finished / "log.txt").read_text()
-    for part in ("group main", "rule 'sqrt'", "3 iterations per epoch", "Seed 42", "torch 2", "Command line"):
+    for part in (
+        "group main",
+        "rule 'sqrt'",
+        "3 iterations per epoch",
+        "Seed 42",
+        "torch 2",
+        "Command line",
+    ):
         assert part in text
 
 
-def test_the_saved_config_is_plain_data_and_gives_the_same_run(finished: Path, tmp_path: Path) -> None:
+def test_the_saved_config_is_plain_data_and_gives_the_same_run(
+    finished: Path, tmp_path: Path
+) -> None:
     config = load_config(finished / "config.yaml", [f"train.output_dir={tmp_path / 'again'}"])
     run_toy(config)
     assert same(final_state(tmp_path / "again")["model"], final_state(finished)["model"])
 
 
-def test_evaluation_only_gives_the_results_of_training(finished: Path, shapes_root: Path, tmp_path: Path) -> None:
+def test_evaluation_only_gives_the_results_of_training(
+    finished: Path, shapes_root: Path, tmp_path: Path
+) -> None:
     stored = json.loads((finished / "results.json").read_text())["results"]
     config = toy_config(
         shapes_root, tmp_path / "eval", f"train.init_checkpoint={finished / 'model_final.pth'}"
@@ -85,13 +105,17 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
         assert equal == (name == "same")
 
 
-def test_loader_workers_do_not_change_the_run(finished: Path, shapes_root: Path, tmp_path: Path) -> None:
+def test_loader_workers_do_not_change_the_run(
+    finished: Path, shapes_root: Path, tmp_path: Path
+) -> None:
     options = ("train.ema.enabled=true", "dataloader.train.num_workers=2")
     run_toy(toy_config(shapes_root, tmp_path / "run", *options))
     assert same(final_state(tmp_path / "run")["model"], final_state(finished)["model"])
 
 
-def test_overfitting_trains_and_evaluates_on_the_first_images_only(shapes_root: Path, tmp_path: Path) -> None:
+def test_overfitting_trains_and_evaluates_on_the_first_images_only(
+    shapes_root: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "run"
     run_toy(toy_config(shapes_root, output, "train.overfit_images=4", "train.max_iter=2"))
     subset = json.loads((output / "shapes_train_first_4.json").read_text())
@@ -107,7 +131,9 @@ def test_a_fast_dev_run_is_twenty_iterations(shapes_root: Path, tmp_path: Path) 
     assert final_state(tmp_path / "run")["iteration"] == 20
 
 
-def test_expected_results_that_are_missed_end_the_run_with_an_error(shapes_root: Path, tmp_path: Path) -> None:
+def test_expected_results_that_are_missed_end_the_run_with_an_error(
+    shapes_root: Path, tmp_path: Path
+) -> None:
     options = ("train.max_iter=1", "train.expected_results=[[bbox,AP,99.0]]")
     with pytest.raises(ResultsMissedError, match="expected at least 99"):
         run_toy(toy_config(shapes_root, tmp_path / "run", *options))
@@ -118,7 +144,12 @@ def test_initial_weights_are_loaded_and_a_misfit_is_refused(
     finished: Path, shapes_root: Path, tmp_path: Path
 ) -> None:
     init = f"train.init_checkpoint={finished / 'model_final.pth'}"
-    frozen = ("optimizer.lr=0", "optimizer.lr_backbone=0", "optimizer.weight_decay=0", "train.max_iter=1")
+    frozen = (
+        "optimizer.lr=0",
+        "optimizer.lr_backbone=0",
+        "optimizer.weight_decay=0",
+        "train.max_iter=1",
+    )
     run_toy(toy_config(shapes_root, tmp_path / "fit", init, *frozen))
     trained = final_state(finished)["model"]
     assert same(final_state(tmp_path / "fit")["model"]["head.weight"], trained["head.weight"])
@@ -127,7 +158,12 @@ def test_initial_weights_are_loaded_and_a_misfit_is_refused(
     assert not (tmp_path / "misfit").exists()
     run_toy(
         toy_config(
-            shapes_root, tmp_path / "partial", init, "model.hidden=16", "train.allow_partial_init=true", *frozen
+            shapes_root,
+            tmp_path / "partial",
+            init,
+            "model.hidden=16",
+            "train.allow_partial_init=true",
+            *frozen,
         )
     )
 
@@ -163,7 +199,9 @@ def test_evaluation_without_any_checkpoint_is_an_error(shapes_root: Path, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_an_output_folder_that_cannot_be_made_is_an_error(shapes_root: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_made_is_an_error(
+    shapes_root: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made"):
         run_toy(toy_config(shapes_root, tmp_path / "file" / "run"))

@@ -33,7 +33,9 @@ def toy(**options: Any) -> ToyDetector:
     return ToyDetector(dropout=0.0, dtype="float64", **options)
 
 
-def train(model: torch.nn.Module, batches: list, tmp_path: Path, steps: int, **options: Any) -> Trainer:
+def train(
+    model: torch.nn.Module, batches: list, tmp_path: Path, steps: int, **options: Any
+) -> Trainer:
     optimizer = build_adamw(model, global_batch=16, lr=1e-2)
     step = StepOptions(output_dir=str(tmp_path), **options)
     trainer = Trainer(model, batches, optimizer, MixedPrecision(False, "bfloat16", CPU), step)
@@ -51,11 +53,19 @@ def test_accumulated_micro_batches_equal_one_batch(tmp_path: Path, counts: tuple
         torch.testing.assert_close(left, right, atol=1e-12, rtol=1e-9, msg=name)
 
 
-def test_the_recorded_losses_of_accumulated_micro_batches_are_those_of_the_batch(tmp_path: Path) -> None:
+def test_the_recorded_losses_of_accumulated_micro_batches_are_those_of_the_batch(
+    tmp_path: Path,
+) -> None:
     images = [entry(index, boxes) for index, boxes in enumerate((3, 1, 2, 2))]
     whole = train(toy(), [images], tmp_path, 1)
     parts = train(toy(), [images[:2], images[2:]], tmp_path, 1, accumulation=2)
-    for name in ("total_loss", "loss_class", "loss_bbox", "loss_decoder_attention_map", "grad_norm"):
+    for name in (
+        "total_loss",
+        "loss_class",
+        "loss_bbox",
+        "loss_decoder_attention_map",
+        "grad_norm",
+    ):
         expected = whole.storage.history(name).latest()
         assert parts.storage.history(name).latest() == pytest.approx(expected, rel=1e-12), name
 
@@ -87,7 +97,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_batch_and_weights(tmp_path: P
     dump = torch.load(tmp_path / "nan_2.pt", weights_only=True)
     assert dump["iteration"] == 2 and dump["image_ids"] == [7, 8]
     assert torch.equal(dump["batch"][0]["image"], images[0]["image"])
-    assert torch.equal(dump["batch"][0]["instances"]["gt_boxes"], images[0]["instances"].gt_boxes.tensor)
+    assert torch.equal(
+        dump["batch"][0]["instances"]["gt_boxes"], images[0]["instances"].gt_boxes.tensor
+    )
 
 
 def test_a_prediction_that_is_not_finite_names_its_stage_and_images(tmp_path: Path) -> None:
@@ -99,7 +111,9 @@ def test_a_prediction_that_is_not_finite_names_its_stage_and_images(tmp_path: Pa
         train(Failing(), [[entry(7, 2), entry(8, 1)]], tmp_path, 1)
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_step_and_names_the_parameter(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_stops_before_the_step_and_names_the_parameter(
+    tmp_path: Path,
+) -> None:
     model = toy()
     model.head.weight.register_hook(lambda gradient: gradient * torch.inf)
     before = model.head.bias.detach().clone()
@@ -113,7 +127,9 @@ def test_a_loader_that_ends_is_named(tmp_path: Path) -> None:
         train(toy(), [[entry(0, 2)]], tmp_path, 2)
 
 
-def test_nothing_is_evaluated_or_finished_after_a_failure(shapes_root: Path, tmp_path: Path) -> None:
+def test_nothing_is_evaluated_or_finished_after_a_failure(
+    shapes_root: Path, tmp_path: Path
+) -> None:
     with pytest.raises(TrainingDivergedError):
         run_toy(toy_config(shapes_root, tmp_path / "run", "model.fail_at=12"))
     assert (tmp_path / "run" / "nan_11.pt").is_file()
@@ -121,7 +137,9 @@ def test_nothing_is_evaluated_or_finished_after_a_failure(shapes_root: Path, tmp
     assert not (tmp_path / "run" / "model_final.pth").exists()
 
 
-@pytest.mark.parametrize(("options", "name"), [({"accumulation": 0}, "accumulation"), ({"max_norm": -1}, "max_norm")])
+@pytest.mark.parametrize(
+    ("options", "name"), [({"accumulation": 0}, "accumulation"), ({"max_norm": -1}, "max_norm")]
+)
 def test_step_options_out_of_range_are_refused(options: dict, name: str) -> None:
     with pytest.raises(ValueError, match=name):
         StepOptions(**options)

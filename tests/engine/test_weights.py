@@ -31,7 +31,10 @@ def test_equal_models_load_completely(tmp_path: Path) -> None:
 
 
 def test_a_bare_state_dict_and_a_common_prefix_are_understood(tmp_path: Path) -> None:
-    torch.save({f"module.{name}": value for name, value in model().state_dict().items()}, tmp_path / "a.pth")
+    torch.save(
+        {f"module.{name}": value for name, value in model().state_dict().items()},
+        tmp_path / "a.pth",
+    )
     assert len(load_weights(model(), tmp_path / "a.pth").loaded) == 4
 
 
@@ -64,7 +67,9 @@ def test_missing_entries_above_the_threshold_are_an_error(tmp_path: Path) -> Non
 
 def test_a_checkpoint_of_something_else_is_refused_even_when_partial(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing of this checkpoint fits"):
-        load_weights(model(), save(tmp_path / "a.pth", {"other": torch.zeros(1)}), allow_partial=True)
+        load_weights(
+            model(), save(tmp_path / "a.pth", {"other": torch.zeros(1)}), allow_partial=True
+        )
     with pytest.raises(UnreadableCheckpointError, match="not tensors"):
         torch.save({"epoch": 1}, tmp_path / "b.pth")
         load_weights(model(), tmp_path / "b.pth")

@@ -1,4 +1,5 @@
-"""A tiny detector that fulfils the meta-architecture's contract, and a config around it, for the engine's tests."""
+"""A tiny detector that fulfils the meta-architecture's contract, and a config around it, for the
+engine's tests."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ class ToyDetector(nn.Module):
     def predict(self, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
         weight = self.backbone.weight
         images = [entry["image"].to(weight) / 255 for entry in batched_inputs]
-        pooled = torch.stack([functional.adaptive_avg_pool2d(image, 4).flatten() for image in images])
+        pooled = torch.stack(
+            [functional.adaptive_avg_pool2d(image, 4).flatten() for image in images]
+        )
         hidden = torch.relu(self.backbone(pooled))
         out = self.head(self.dropout(torch.relu(self.sampling_offsets(hidden))))
         out = out.view(len(images), self.queries, self.num_classes + 4)
@@ -70,7 +73,9 @@ class ToyDetector(nn.Module):
         if not self.training:
             return [
                 self.detections(entry, image_logits, image_boxes)
-                for entry, image_logits, image_boxes in zip(batched_inputs, logits, boxes, strict=True)
+                for entry, image_logits, image_boxes in zip(
+                    batched_inputs, logits, boxes, strict=True
+                )
             ]
         self.calls += 1
         self.seen += len(batched_inputs)
@@ -78,7 +83,9 @@ class ToyDetector(nn.Module):
             boxes = boxes * torch.nan
         return self.losses(batched_inputs, logits, boxes)
 
-    def losses(self, batched_inputs: list[dict[str, Any]], logits: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, batched_inputs: list[dict[str, Any]], logits: Tensor, boxes: Tensor
+    ) -> dict[str, Tensor]:
         count = torch.tensor(float(sum(len(entry["instances"]) for entry in batched_inputs)))
         if comm.get_world_size() > 1:
             dist.all_reduce(count)
@@ -103,10 +110,15 @@ class ToyDetector(nn.Module):
             "loss_decoder_attention_map": logits.square().mean(),
         }
 
-    def detections(self, entry: dict[str, Any], logits: Tensor, boxes: Tensor) -> dict[str, Instances]:
+    def detections(
+        self, entry: dict[str, Any], logits: Tensor, boxes: Tensor
+    ) -> dict[str, Instances]:
         result = Instances((entry["height"], entry["width"]))
         scale = boxes.new_tensor([entry["width"], entry["height"]] * 2)
-        corners = torch.cat([torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])], 1)
+        corners = torch.cat(
+            [torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])],
+            1,
+        )
         result.pred_boxes = Boxes(corners * scale)
         result.scores, result.pred_classes = logits.sigmoid().max(-1)
         return {"instances": result}
@@ -116,7 +128,9 @@ def toy_config(shapes_root: Path, output_dir: Path, *overrides: str) -> DictConf
     """Gives the toy config with data below ``shapes_root``."""
     from sparse_detr.config.loading import load_config
 
-    return load_config(TOY_CONFIG, [f"data.root={shapes_root}", f"train.output_dir={output_dir}", *overrides])
+    return load_config(
+        TOY_CONFIG, [f"data.root={shapes_root}", f"train.output_dir={output_dir}", *overrides]
+    )
 
 
 def toy_arguments(resume: bool = False, eval_only: bool = False) -> argparse.Namespace:

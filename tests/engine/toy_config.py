@@ -19,7 +19,9 @@ schedule = LazyConfig.load(str(common / "schedule.py")).schedule
 shapes = LazyConfig.load(str(common / "data" / "shapes.py"))
 data, dataloader = shapes.data, shapes.dataloader
 
-model = L(ToyDetector)(num_classes="auto", hidden=8, dropout=0.1, keep_ratio=0.5, fail_at=0, dtype="float32")
+model = L(ToyDetector)(
+    num_classes="auto", hidden=8, dropout=0.1, keep_ratio=0.5, fail_at=0, dtype="float32"
+)
 
 data.image_size = 64
 data.train_images = 12

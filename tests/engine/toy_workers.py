@@ -1,4 +1,5 @@
-"""Functions that tests run in started processes; at module level, because they are looked up by name there."""
+"""Functions that tests run in started processes; at module level, because they are looked up by
+name there."""
 
 from __future__ import annotations
 
@@ -14,19 +15,24 @@ from sparse_detr.engine.trainer import StepOptions, Trainer
 
 
 def train_share(output: str, counts: tuple[int, ...], accumulation: int, steps: int) -> int:
-    """Trains on this process's images (every world-size-th) and stores the first process's weights."""
+    """Trains on this process's images (every world-size-th) and stores the first process's
+    weights."""
     from test_trainer import entry, toy
 
     rank, world_size = comm.get_rank(), comm.get_world_size()
     images = [entry(index, boxes) for index, boxes in enumerate(counts)]
     size = len(images) // accumulation
-    batches = [images[start : start + size][rank::world_size] for start in range(0, len(images), size)]
+    batches = [
+        images[start : start + size][rank::world_size] for start in range(0, len(images), size)
+    ]
     device = torch.device("cpu")
     model = toy()
     wrapped = wrap_for_processes(model, device)
     optimizer = build_adamw(model, global_batch=16, lr=1e-2)
     options = StepOptions(accumulation=accumulation, output_dir=str(Path(output).parent))
-    trainer = Trainer(wrapped, batches * steps, optimizer, MixedPrecision(False, "bfloat16", device), options)
+    trainer = Trainer(
+        wrapped, batches * steps, optimizer, MixedPrecision(False, "bfloat16", device), options
+    )
     trainer.train(0, steps)
     if rank == 0:
         parameters = {name: p.detach() for name, p in unwrap(wrapped).named_parameters()}

@@ -85,7 +85,7 @@ def test_asking_by_name_for_operators_that_are_not_there_is_an_error(
     monkeypatch.setattr(backend, "extension_status", ABSENT)
     with (
         backend.use_backend("native"),
-        pytest.raises(RuntimeError, match="could not be loaded .*no such file"),
+        pytest.raises(RuntimeError, match=r"could not be loaded .*no such file"),
     ):
         backend.backend_for("cpu")
 

@@ -45,7 +45,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if compiler is None:
         pytest.skip("g++ is not installed: the kernel body cannot be compiled for the host")
     target = tmp_path_factory.mktemp("lane_group") / "lane_group_host.so"
-    command = [compiler, "-std=c++20", "-O1", "-Wall", "-Wno-unknown-pragmas", "-Werror"]
+    command = [compiler, "-std=c++20", "-O1", "-Wall", "-Werror"]
     command += ["-pthread", "-shared", "-fPIC", str(SOURCE), "-o", str(target)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -1,6 +1,7 @@
 """Every golden vector of a single operation, in float64."""
 
 import pytest
+
 from sparse_detr.testing.operator_cases import run_operator_cases
 
 GROUPS = (

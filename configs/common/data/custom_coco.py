@@ -22,6 +22,7 @@ dataloader.train.dataset = L(load_custom_dataset)(
     json_file="${data.train_json}",
     image_root="${data.train_images}",
     filter_empty=False,
+    on_bad_sample="${dataloader.train.on_bad_sample}",
 )
 dataloader.test.dataset = L(load_custom_dataset)(
     names="custom_coco_val",

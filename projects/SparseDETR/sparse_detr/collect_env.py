@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
 
 def collect_environment() -> list[tuple[str, str]]:
@@ -37,7 +38,7 @@ def collect_environment() -> list[tuple[str, str]]:
         ("operators on cuda", lambda: _backend("cuda")),
     ]
     for variable in ("TORCH_CUDA_ARCH_LIST", "FORCE_CUDA", "SPARSE_DETR_BACKEND"):
-        facts.append((variable, lambda name=variable: os.environ.get(name, "not set")))
+        facts.append((variable, partial(_variable, variable)))
     return [(name, _ask(question)) for name, question in facts]
 
 
@@ -53,6 +54,10 @@ def _ask(question: Callable[[], str]) -> str:
 def _package(name: str) -> str:
     module = importlib.import_module(name)
     return f"{getattr(module, '__version__', 'without version')} ({module.__file__})"
+
+
+def _variable(name: str) -> str:
+    return os.environ.get(name, "not set")
 
 
 def _torch_cuda() -> str:

@@ -104,5 +104,5 @@ def correlation(
     if spatial_shapes is None:
         return hit.sum(1) / attention_map.sum(1)
     lengths = [h * w for h, w in spatial_shapes]
-    parts = zip(hit.split(lengths, 1), attention_map.split(lengths, 1), strict=True)
+    parts = zip(torch.split(hit, lengths, 1), torch.split(attention_map, lengths, 1), strict=True)
     return torch.stack([a.sum(1) / b.sum(1) for a, b in parts])

@@ -28,9 +28,15 @@ class DetectionHead(nn.Module):
         self.class_embed = nn.Linear(hidden_dim, num_classes)
         self.bbox_embed = MLP(hidden_dim, hidden_dim, 4, num_layers=3)
         nn.init.constant_(self.class_embed.bias, prior_bias(0.01))
-        last = self.bbox_embed.layers[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        nn.init.zeros_(self.last_box_layer.weight)
+        nn.init.zeros_(self.last_box_layer.bias)
+
+    @property
+    def last_box_layer(self) -> nn.Linear:
+        """The layer that gives box offsets in logit space; zero at the start."""
+        layer = self.bbox_embed.layers[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def logits(self, features: Tensor) -> Tensor:
         """(..., num_classes) from (..., C)."""
@@ -53,7 +59,8 @@ class DetectionHead(nn.Module):
         reference = inverse_sigmoid(reference_points)
         if reference.shape[-1] == 2:
             reference = torch.cat([reference, torch.zeros_like(reference)], dim=-1)
-        return (offsets + reference).sigmoid()
+        boxes: Tensor = (offsets + reference).sigmoid()
+        return boxes
 
     def boxes_from_logits(self, features: Tensor, box_logits: Tensor) -> Tensor:
         """Boxes around proposals that are given as logits.
@@ -65,7 +72,8 @@ class DetectionHead(nn.Module):
         Returns:
             (..., 4) cxcywh in (0, 1].
         """
-        return (self.bbox_embed(features) + box_logits).sigmoid()
+        boxes: Tensor = (self.bbox_embed(features) + box_logits).sigmoid()
+        return boxes
 
 
 class DetectionHeads(nn.Module):
@@ -100,18 +108,17 @@ class DetectionHeads(nn.Module):
         first = DetectionHead(hidden_dim, num_classes)
         self.num_encoder_heads = max(0, num_encoder_layers - 1) if encoder_auxiliary else 0
         count = num_decoder_layers + int(two_stage) + self.num_encoder_heads
-        self.stages = nn.ModuleList(
-            copy.deepcopy(first) for _ in range(count if individual else 1)
-        )
+        self.stages = nn.ModuleList(copy.deepcopy(first) for _ in range(count if individual else 1))
         if not two_stage:
             # Learned queries start from small boxes, not from half the image.
-            nn.init.constant_(self.stages[0].bbox_embed.layers[-1].bias[2:], -2.0)
+            nn.init.constant_(self._stage(0).last_box_layer.bias[2:], -2.0)
         self.num_classes = num_classes
         self.num_decoder_layers = num_decoder_layers
         self.two_stage = two_stage
 
     def _stage(self, index: int) -> DetectionHead:
-        head: DetectionHead = self.stages[index if len(self.stages) > 1 else 0]
+        head = self.stages[index if len(self.stages) > 1 else 0]
+        assert isinstance(head, DetectionHead)
         return head
 
     def decoder(self, layer: int) -> DetectionHead:

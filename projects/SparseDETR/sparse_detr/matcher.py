@@ -97,9 +97,7 @@ class HungarianMatcher:
         positive = -self.alpha * (1 - probability) ** self.gamma * (probability + eps).log()
         negative = -(1 - self.alpha) * probability**self.gamma * (1 - probability + eps).log()
         distance = torch.cdist(boxes, target_boxes, p=1)
-        giou = generalized_iou(
-            cxcywh_to_xyxy(boxes)[:, None], cxcywh_to_xyxy(target_boxes)[None]
-        )
+        giou = generalized_iou(cxcywh_to_xyxy(boxes)[:, None], cxcywh_to_xyxy(target_boxes)[None])
         return (
             self.bbox_cost * distance
             + self.class_cost * (positive - negative)

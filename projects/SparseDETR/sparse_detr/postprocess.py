@@ -49,9 +49,7 @@ class TopDetections:
         self.max_detections = max_detections
         self.keep_boxes_outside = keep_boxes_outside
 
-    def __call__(
-        self, predictions: Predictions, original_sizes: Sequence[Size]
-    ) -> list[Instances]:
+    def __call__(self, predictions: Predictions, original_sizes: Sequence[Size]) -> list[Instances]:
         """Detections of each image, best first.
 
         Args:
@@ -68,9 +66,7 @@ class TopDetections:
             )
         ]
 
-    def select(
-        self, predictions: Predictions, original_sizes: Sequence[Size]
-    ) -> list[Detections]:
+    def select(self, predictions: Predictions, original_sizes: Sequence[Size]) -> list[Detections]:
         """Detections of each image in the precision of the predictions, not clipped."""
         logits = predictions.logits
         scores = logits.to(at_least_float32(logits.dtype)).sigmoid().flatten(1)

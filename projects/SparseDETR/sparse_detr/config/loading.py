@@ -1,8 +1,8 @@
 """Finds, reads and saves config files.
 
-Role in the flow: the first step of every program. A config is found by path or by name (in the installed
-package first, then in the repository), read with Detectron2's LazyConfig, changed by strict overrides and,
-for a training run, saved as plain data beside the results.
+Role in the flow: the first step of every program. A config is found by path or by name (in the
+installed package first, then in the repository), read with Detectron2's LazyConfig, changed by
+strict overrides and, for a training run, saved as plain data beside the results.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def locate_config(name_or_path: str | os.PathLike[str]) -> Path:
         The path of an existing file.
 
     Raises:
-        ConfigError: Nothing is found; the message says where was searched and names similar configs.
+        ConfigError: Nothing is found; the message says where was searched and names similar
+            configs.
     """
     text = os.fspath(name_or_path)
     if not text:
@@ -72,7 +73,9 @@ def _not_found_message(text: str, directories: Sequence[Path]) -> str:
     ]
     wanted = Path(text).with_suffix("").as_posix()
     similar = list(dict.fromkeys(difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)))
-    searched = ", ".join(str(directory) for directory in directories) or "no config folder (none is there)"
+    searched = (
+        ", ".join(str(directory) for directory in directories) or "no config folder (none is there)"
+    )
     hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     return f"config file {text!r} does not exist, neither as a path nor in {searched}{hint}"
 
@@ -80,9 +83,9 @@ def _not_found_message(text: str, directories: Sequence[Path]) -> str:
 def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictConfig:
     """Gives the config tree of a file with ``overrides`` applied.
 
-    A ``.py`` config is a program and runs with the rights of the user. A ``.yaml`` config (as saved by a
-    training run) is read as plain data: it cannot run code by being read, but it still names the
-    callables of the tree.
+    A ``.py`` config is a program and runs with the rights of the user. A ``.yaml`` config (as
+    saved by a training run) is read as plain data: it cannot run code by being read, but it still
+    names the callables of the tree.
 
     Args:
         name_or_path: See :func:`locate_config`.
@@ -96,7 +99,9 @@ def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
     """
     path = locate_config(name_or_path)
     if path.suffix not in CONFIG_SUFFIXES:
-        raise ConfigError(f"config file {str(path)!r} ends in {path.suffix!r}; expected .py or .yaml")
+        raise ConfigError(
+            f"config file {str(path)!r} ends in {path.suffix!r}; expected .py or .yaml"
+        )
     config = _load_python(path) if path.suffix == ".py" else _load_yaml(path)
     return apply_overrides(config, overrides)
 
@@ -122,7 +127,9 @@ def _load_yaml(path: Path) -> DictConfig:
         reason = " ".join(str(error).split())
         raise ConfigError(f"config file {str(path)!r} is not plain yaml data: {reason}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"config file {str(path)!r} holds {type(data).__name__}, expected a mapping")
+        raise ConfigError(
+            f"config file {str(path)!r} holds {type(data).__name__}, expected a mapping"
+        )
     config = OmegaConf.create(data, flags={"allow_objects": True})
     assert isinstance(config, DictConfig)
     return config
@@ -141,14 +148,19 @@ def save_config(config: DictConfig, path: str | os.PathLike[str]) -> None:
         ConfigError: An entry is neither plain data nor something with an importable name.
     """
     data = _plain(OmegaConf.to_container(config, resolve=False), "")
-    text = yaml.safe_dump(data, default_flow_style=None, allow_unicode=True, width=120, sort_keys=False)
+    text = yaml.safe_dump(
+        data, default_flow_style=None, allow_unicode=True, width=120, sort_keys=False
+    )
     Path(path).write_text(text, encoding="utf-8")
 
 
 def _plain(value: Any, key: str) -> Any:
     """Gives ``value`` with callables replaced by their names."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(entry, f"{key}.{name}" if key else str(name)) for name, entry in value.items()}
+        return {
+            str(name): _plain(entry, f"{key}.{name}" if key else str(name))
+            for name, entry in value.items()
+        }
     if isinstance(value, (list, tuple, ListConfig)):
         return [_plain(entry, f"{key}.{index}") for index, entry in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):

@@ -1,7 +1,7 @@
-"""Strict command-line overrides of a LazyConfig tree: a key that is not there is an error, never a new entry.
+"""Strict command-line overrides of a LazyConfig tree: an unknown key is an error, not a new entry.
 
-Role in the flow: ``train_net.py`` and the tools read a config file with :mod:`sparse_detr.config.loading`
-and change it with :func:`apply_overrides`.
+Role in the flow: ``train_net.py`` and the tools read a config file with
+:mod:`sparse_detr.config.loading` and change it with :func:`apply_overrides`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class ConfigError(ValueError):
 def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Gives ``config`` with every ``key=value`` of ``overrides`` set, in order.
 
-    The value follows Hydra's grammar (numbers, ``true``, ``null``, ``[1,2]``, ``{a: 1}``, quoted strings).
-    ``key=value`` needs an existing key, ``+key=value`` adds one. The keys that name what gets called
-    (``_target_``) cannot be set here, because an override must not choose code to run.
+    The value follows Hydra's grammar (numbers, ``true``, ``null``, ``[1,2]``, ``{a: 1}``, quoted
+    strings). ``key=value`` needs an existing key, ``+key=value`` adds one. The keys that name what
+    gets called (``_target_``) cannot be set here, because an override must not choose code to run.
 
     Args:
         config: The tree to change, in place.
@@ -34,8 +34,9 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         The same ``config``.
 
     Raises:
-        ConfigError: The text does not parse, the key is unknown (the message names the nearest one), the
-            key or the value holds ``_target_``, or the value is of another kind than what it replaces.
+        ConfigError: The text does not parse, the key is unknown (the message names the nearest
+            one), the key or the value holds ``_target_``, or the value is of another kind than
+            what it replaces.
     """
     for text in overrides:
         key, value, is_addition = _parse(text)
@@ -49,17 +50,22 @@ def _parse(text: str) -> tuple[str, Any, bool]:
     from hydra.errors import HydraException
 
     if "=" not in text:
-        raise ConfigError(f"override {text!r} has no '='; write key=value, for example train.max_iter=20")
+        raise ConfigError(
+            f"override {text!r} has no '='; write key=value, for example train.max_iter=20"
+        )
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"override {text!r} does not parse ({reason}); put texts with special characters in quotes: "
+            f"override {text!r} does not parse ({reason}); put texts with special characters in "
+            "quotes: "
             "'key=\"some text\"'"
         ) from error
     if override.is_delete():
-        raise ConfigError(f"override {text!r}: '~' (deletion) is not supported; set the key to null instead")
+        raise ConfigError(
+            f"override {text!r}: '~' (deletion) is not supported; set the key to null instead"
+        )
     if override.is_sweep_override():
         raise ConfigError(f"override {text!r} holds several values; write a list as key=[1,2]")
     return override.key_or_group, override.value(), override.is_add() or override.is_force_add()
@@ -69,7 +75,8 @@ def _set(config: DictConfig, key: str, value: Any, is_addition: bool) -> None:
     """Sets one key; a mapping given for an existing mapping is set key by key, as strictly."""
     if TARGET_KEY in key.split(".") or _holds_target(value):
         raise ConfigError(
-            f"override of {key!r}: {TARGET_KEY} cannot be set from the command line, since it chooses code "
+            f"override of {key!r}: {TARGET_KEY} cannot be set from the command line, since it "
+            "chooses code "
             "to run; write a config file that imports this one and changes it"
         )
     known = _has_key(config, key)
@@ -82,10 +89,9 @@ def _set(config: DictConfig, key: str, value: Any, is_addition: bool) -> None:
         return
     if known:
         _check_kind(key, old, value)
-    try:
-        OmegaConf.update(config, key, value, merge=False, force_add=is_addition)
-    except (AttributeError, TypeError, KeyError) as error:
-        raise ConfigError(f"override of {key!r}: its parent is a value, not a group of keys") from error
+    elif isinstance(_path_nodes(config, key.split("."))[-1], (bool, int, float, str)):
+        raise ConfigError(f"override of {key!r}: its parent is a value, not a group of keys")
+    OmegaConf.update(config, key, value, merge=False, force_add=is_addition)
 
 
 def _holds_target(value: Any) -> bool:
@@ -98,19 +104,21 @@ def _holds_target(value: Any) -> bool:
 
 def _has_key(config: DictConfig, key: str) -> bool:
     """Whether ``key`` is an entry of the tree; an entry that holds null counts."""
-    node: Any = config
-    for part in key.split("."):
-        if isinstance(node, DictConfig):
-            if part not in node.keys():
-                return False
-            node = node[part] if not OmegaConf.is_missing(node, part) else None
-        elif isinstance(node, ListConfig):
-            if not part.isdigit() or int(part) >= len(node):
-                return False
-            node = node[int(part)]
+    return len(_path_nodes(config, key.split("."))) == len(key.split(".")) + 1
+
+
+def _path_nodes(config: DictConfig, parts: Sequence[str]) -> list[Any]:
+    """Gives the root and the entries along ``parts``, as far as they exist."""
+    nodes: list[Any] = [config]
+    for part in parts:
+        node = nodes[-1]
+        if isinstance(node, DictConfig) and part in node.keys():
+            nodes.append(None if OmegaConf.is_missing(node, part) else node[part])
+        elif isinstance(node, ListConfig) and part.isdigit() and int(part) < len(node):
+            nodes.append(node[int(part)])
         else:
-            return False
-    return True
+            break
+    return nodes
 
 
 def _check_kind(key: str, old: Any, new: Any) -> None:
@@ -128,7 +136,9 @@ def _check_kind(key: str, old: Any, new: Any) -> None:
     elif isinstance(old, ListConfig):
         expected = "" if isinstance(new, (list, tuple)) else "a list [a,b]"
     if expected:
-        raise ConfigError(f"override of {key!r}: got {new!r}, expected {expected} (it is {_shorten(old)} now)")
+        raise ConfigError(
+            f"override of {key!r}: got {new!r}, expected {expected} (it is {_shorten(old)} now)"
+        )
 
 
 def _shorten(value: Any) -> str:
@@ -153,15 +163,14 @@ def nearest_key(config: DictConfig, key: str) -> str | None:
         The dotted name of the most similar key; siblings in the deepest existing group come first.
     """
     parts = key.split(".")
-    for depth in range(len(parts) - 1, -1, -1):
-        parent = ".".join(parts[:depth])
-        node = OmegaConf.select(config, parent) if parent else config
-        if isinstance(node, DictConfig):
-            names = [str(name) for name in node.keys() if name != TARGET_KEY]
-            found = difflib.get_close_matches(parts[depth], names, n=1, cutoff=0.6)
-            if found:
-                return f"{parent}.{found[0]}" if parent else found[0]
-            break
+    nodes = _path_nodes(config, parts)
+    if isinstance(nodes[-1], DictConfig) and len(nodes) <= len(parts):
+        depth = len(nodes) - 1
+        names = [str(name) for name in nodes[-1].keys() if name != TARGET_KEY]
+        found = difflib.get_close_matches(parts[depth], names, n=1, cutoff=0.6)
+        if found:
+            corrected = ".".join([*parts[:depth], found[0], *parts[depth + 1 :]])
+            return corrected if _has_key(config, corrected) else nearest_key(config, corrected)
     every = list(_iterate_keys(config, ""))
     same_name = [name for name in every if name.split(".")[-1] == parts[-1]]
     found = difflib.get_close_matches(key, same_name or every, n=1, cutoff=0.0)
@@ -171,7 +180,7 @@ def nearest_key(config: DictConfig, key: str) -> str | None:
 def _iterate_keys(node: Any, prefix: str) -> Iterator[str]:
     """Gives every dotted key below ``node``, groups included; references are not followed."""
     if isinstance(node, DictConfig):
-        for name in node.keys():
+        for name in map(str, node.keys()):
             if name == TARGET_KEY:
                 continue
             path = f"{prefix}{name}"

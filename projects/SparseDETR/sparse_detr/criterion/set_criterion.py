@@ -131,9 +131,7 @@ class SetCriterion(nn.Module):
     def _num_boxes(targets: Sequence[Targets], like: Tensor) -> Tensor:
         """Mean number of objects per process, at least 1, as a scalar tensor."""
         count = sum(len(t.labels) for t in targets)
-        total = torch.tensor(
-            float(count), dtype=at_least_float32(like.dtype), device=like.device
-        )
+        total = torch.tensor(float(count), dtype=at_least_float32(like.dtype), device=like.device)
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(total)
             total = total / comm.get_world_size()

@@ -11,13 +11,11 @@ import os
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
-
-from PIL import Image, ImageOps
 
 from .coco_json import read_coco_json
 from .dataset_report import DatasetReport
+from .file_checks import check_files, check_shared
 
 FILE_CHECKS = ("none", "exist", "decode")
 MANY_OBJECTS = 300
@@ -71,9 +69,9 @@ def check_dataset(
     _check_annotations(data, images, categories, num_classes, report)
     if files != "none":
         usable = list(images.values())[:max_images]
-        _check_files(usable, image_root, files == "decode", report)
+        check_files(usable, image_root, files == "decode", report)
     if other is not None:
-        _check_shared(data, image_root, _as_coco(other), other_root or image_root, report)
+        check_shared((data, image_root), (_as_coco(other), other_root or image_root), report)
     return report
 
 
@@ -110,7 +108,9 @@ def _is_id(value: object) -> bool:
 
 
 def _check_unique(entries: list[dict[str, Any]], kind: str, report: DatasetReport) -> None:
-    ids = (entry["id"] for entry in entries if _is_id(entry.get("id")))
+    ids = [entry["id"] for entry in entries if _is_id(entry.get("id"))]
+    if len(set(ids)) == len(ids):
+        return
     for value, count in Counter(ids).items():
         if count > 1:
             report.add(kind, f"{value} ({count} times)")
@@ -264,7 +264,8 @@ def _is_plain(
 
     A False says nothing; the slower checks then name the fault, if there is one.
     """
-    box, image_id, category = (annotation.get(key) for key in ("bbox", "image_id", "category_id"))
+    box, image_id = annotation.get("bbox"), annotation.get("image_id")
+    category = annotation.get("category_id")
     if type(image_id) is not int or type(category) is not int or type(box) is not list:
         return False
     image = images.get(image_id)
@@ -276,9 +277,11 @@ def _is_plain(
     for value in box:
         if type(value) not in _PLAIN_NUMBERS:
             return False
-    # Comparisons with NaN are false, and an infinite side reaches over the border.
-    inside = x >= 0 and y >= 0 and x + w <= image["width"] and y + h <= image["height"]
-    return bool(inside and w > 0 and h > 0 and type(annotation.get("id")) is int)
+    # Comparisons with NaN are false; the sums come last, as huge integers overflow them.
+    width, height = image["width"], image["height"]
+    fits = 0 <= x <= width and 0 <= y <= height and 0 < w <= width and 0 < h <= height
+    inside = fits and x + w <= width and y + h <= height
+    return bool(inside and type(annotation.get("id")) is int)
 
 
 def _check_box(box: Any, image: dict[str, Any] | None, where: str, report: DatasetReport) -> bool:
@@ -290,7 +293,7 @@ def _check_box(box: Any, image: dict[str, Any] | None, where: str, report: Datas
     if not numbers or len(box) != 4 or any(not _is_number(v) for v in box):
         report.add("bbox_length", f"{where} ({box!r})")
         return False
-    x, y, w, h = box
+    x, y, w, h = (_as_float(value) for value in box)
     if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(w) and math.isfinite(h)):
         kind = "non_finite_bbox"
     elif w < 0 or h < 0:
@@ -298,7 +301,7 @@ def _check_box(box: Any, image: dict[str, Any] | None, where: str, report: Datas
     elif w == 0 or h == 0:
         kind = "degenerate_bbox"
     else:
-        kind = "" if image is None else _border_fault(box, image["width"], image["height"])
+        kind = "" if image is None else _border_fault((x, y, w, h), image["width"], image["height"])
     if kind:
         size = "" if image is None else f" in {image['width']}x{image['height']}"
         report.add(kind, f"{where} ({box!r}{size})")
@@ -320,58 +323,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) or hasattr(value, "__float__")
 
 
-def _path(entry: dict[str, Any], image_root: str | os.PathLike[str] | None) -> Path:
-    return Path(image_root or "") / str(entry["file_name"])
-
-
-def _check_files(
-    images: list[dict[str, Any]],
-    image_root: str | os.PathLike[str] | None,
-    decode: bool,
-    report: DatasetReport,
-) -> None:
-    for entry in images:
-        path = _path(entry, image_root)
-        try:
-            size = path.stat().st_size
-        except OSError:
-            report.add("missing_file", str(path))
-            continue
-        if size == 0:
-            report.add("empty_file", str(path))
-        elif decode:
-            _check_pixels(entry, path, report)
-
-
-def _check_pixels(entry: dict[str, Any], path: Path, report: DatasetReport) -> None:
-    report.num_files_opened += 1
+def _as_float(value: Any) -> float:
     try:
-        with Image.open(path) as image:
-            image.load()
-            raw, mode = image.size, image.mode
-            rotated = ImageOps.exif_transpose(image).size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        report.add("corrupt_image", f"{path} ({error})")
-        return
-    expected = (entry["width"], entry["height"])
-    if mode.startswith(("I", "F")):
-        report.add("unusual_mode", f"{path} ({mode})")
-    if rotated != expected:
-        kind = "exif_mismatch" if raw == expected else "size_mismatch"
-        report.add(
-            kind,
-            f"{path} (file {rotated[0]}x{rotated[1]}, annotated {expected[0]}x{expected[1]})",
-        )
-
-
-def _check_shared(
-    data: dict[str, Any],
-    image_root: str | os.PathLike[str] | None,
-    other: dict[str, Any],
-    other_root: str | os.PathLike[str] | None,
-    report: DatasetReport,
-) -> None:
-    theirs = {os.path.abspath(_path(e, other_root)) for e in other["images"] if "file_name" in e}
-    for entry in data["images"]:
-        if "file_name" in entry and os.path.abspath(_path(entry, image_root)) in theirs:
-            report.add("shared_with_other", str(entry["file_name"]))
+        return float(value)
+    except OverflowError:  # an integer beyond the largest float
+        return math.inf

@@ -71,6 +71,8 @@ def fill_in_evaluation_fields(data: dict[str, Any]) -> int:
             continue
         completed += 1
         annotation.setdefault("iscrowd", 0)
-        box = annotation["bbox"]
-        annotation.setdefault("area", float(box[2]) * float(box[3]))
+        box = annotation.get("bbox")
+        # A malformed box is the checker's to report; as a zero area it is never matched.
+        is_box = isinstance(box, list) and len(box) == 4
+        annotation.setdefault("area", float(box[2]) * float(box[3]) if is_box else 0.0)
     return completed

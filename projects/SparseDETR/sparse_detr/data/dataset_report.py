@@ -5,6 +5,7 @@ Role in the flow: filled by `checker.py`, printed by `tools/check_dataset.py` an
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 ERROR, WARNING, INFO = "error", "warning", "info"
@@ -52,6 +53,12 @@ KINDS: dict[str, tuple[str, str]] = {
     "crowd_only_image": (INFO, "images with crowd regions only (no training targets)"),
 }
 """Kind -> (severity, what is counted)."""
+
+SKIPPABLE = frozenset(
+    "missing_file empty_file corrupt_image size_mismatch exif_mismatch "
+    "no_bbox bbox_length non_finite_bbox reversed_bbox".split()
+)
+"""Errors of single samples, which a training loader with `on_bad_sample="skip"` gets past."""
 
 _EXAMPLES_KEPT = 5
 
@@ -110,9 +117,13 @@ class DatasetReport:
             lines.append("  nothing found")
         return "\n".join(lines)
 
-    def raise_if_errors(self) -> None:
-        """Raises ValueError with the errors, if there are any."""
-        if not self.ok:
+    def raise_if_errors(self, ignoring: Collection[str] = ()) -> None:
+        """Raises ValueError with the errors, if there are any.
+
+        Args:
+            ignoring: kinds that do not count, `SKIPPABLE` for a loader that skips bad samples.
+        """
+        if set(self.kinds_of(ERROR)) - set(ignoring):
             raise ValueError(
                 f"The data set has errors that training would trip over.\n{self.format((ERROR,))}"
             )

@@ -22,7 +22,7 @@ from detectron2.structures import BoxMode
 
 from .checker import check_dataset
 from .coco_json import class_names, fill_in_evaluation_fields, read_coco_json
-from .dataset_report import WARNING
+from .dataset_report import ERROR, SKIPPABLE, WARNING
 from .shape_drawing import SHAPE_CLASSES
 from .shapes import ANNOTATION_FILE, IMAGE_FOLDER, generate_shapes_dataset
 
@@ -91,6 +91,7 @@ def load_custom_dataset(
     json_file: str | os.PathLike[str] | None,
     image_root: str | os.PathLike[str] | None,
     filter_empty: bool = False,
+    on_bad_sample: str = "raise",
 ) -> list[dict[str, Any]]:
     """Gives the dictionaries of a COCO-format data set given by paths, and registers it.
 
@@ -102,6 +103,8 @@ def load_custom_dataset(
         json_file: COCO annotation file.
         image_root: folder that the file names in it are relative to.
         filter_empty: leave out images without annotation.
+        on_bad_sample: "raise", or "skip" to only log errors that a training loader with the same
+            setting gets past.
 
     Returns:
         Detectron2's standard dictionaries.
@@ -114,9 +117,9 @@ def load_custom_dataset(
     data = read_coco_json(json_path)
     report = check_dataset(data, root, files="none")
     report.name = f"{names} ({json_path})"
-    report.raise_if_errors()
-    if report.kinds_of(WARNING):
-        logger.warning("%s", report.format((WARNING,)))
+    report.raise_if_errors(ignoring=SKIPPABLE if on_bad_sample == "skip" else ())
+    if report.kinds_of(ERROR) or report.kinds_of(WARNING):
+        logger.warning("%s", report.format((ERROR, WARNING)))
     _require_some_images(names, data, root)
     _register(names, data, json_path, root)
     dicts = _to_dataset_dicts(data, root)
@@ -203,7 +206,7 @@ def _to_dataset_dicts(data: dict[str, Any], image_root: Path) -> list[dict[str, 
         records[annotation["image_id"]]["annotations"].append(
             {
                 "id": annotation["id"],
-                "bbox": annotation["bbox"],
+                "bbox": annotation.get("bbox"),
                 "bbox_mode": BoxMode.XYWH_ABS,
                 "category_id": contiguous[annotation["category_id"]],
                 "iscrowd": annotation.get("iscrowd", 0),

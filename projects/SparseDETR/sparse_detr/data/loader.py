@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 Mapper: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 ON_BAD_SAMPLE = ("raise", "skip")
-_REPLACEMENT_ATTEMPTS = 10
+_REPLACEMENT_ATTEMPTS = 50
 
 
 @dataclass(frozen=True)

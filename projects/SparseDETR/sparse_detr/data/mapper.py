@@ -201,7 +201,7 @@ def _box_xyxy(annotation: dict[str, Any], where: str) -> tuple[float, ...]:
         raise BadSampleError(f"{where}: bbox is {box!r}, expected four numbers")
     try:
         x0, y0, third, fourth = (float(v) for v in box)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadSampleError(f"{where}: bbox is {box!r}, expected four numbers") from error
     if not all(math.isfinite(v) for v in (x0, y0, third, fourth)):
         raise BadSampleError(f"{where}: bbox is {box!r}, expected finite numbers")

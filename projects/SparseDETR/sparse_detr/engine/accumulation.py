@@ -1,7 +1,7 @@
 """The weights that make accumulated micro-batches equal to one large batch.
 
-Role in the flow: the trainer splits an optimiser step into micro-batches and multiplies each loss term by the
-weight given here before the backward pass.
+Role in the flow: the trainer splits an optimiser step into micro-batches and multiplies each loss
+term by the weight given here before the backward pass.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ PER_IMAGE_TERMS = ("loss_decoder_attention_map",)
 class MicroBatchWeights:
     """The share of one micro-batch in an optimiser step, per loss term.
 
-    A term that the model divides by its number of boxes n_j (at least 1, averaged over the processes) gets
-    n_j / n with n of the whole step: then the sum over micro-batches is what one large batch gives. A term
-    averaged over images gets its share of the images. A model may name such terms by prefix in an attribute
-    ``loss_terms_per_image``; the default is the loss on the decoder cross-attention map.
+    A term that the model divides by its number of boxes n_j (at least 1, averaged over the
+    processes) gets n_j / n with n of the whole step: then the sum over micro-batches is what one
+    large batch gives. A term averaged over images gets its share of the images. A model may name
+    such terms by prefix in an attribute ``loss_terms_per_image``; the default is the loss on the
+    decoder cross-attention map.
 
     Args:
         per_box: Share by boxes.

@@ -19,8 +19,8 @@ examples:
   20 iterations and a small evaluation, to see that everything is in place
     train_net.py --config-file ... train.fast_dev_run=true
 
-exit codes: 0 done; 1 the run failed (results below train.expected_results, loss not finite, or a bug with its
-traceback); 2 the input has to be corrected (the message says what).
+exit codes: 0 done; 1 the run failed (results below train.expected_results, loss not finite, or a
+bug with its traceback); 2 the input has to be corrected (the message says what).
 """
 
 
@@ -53,16 +53,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue from the last good checkpoint of train.output_dir; starts anew if there is none",
+        help="continue from the last good checkpoint of train.output_dir; starts anew if there "
+        "is none",
     )
     parser.add_argument(
         "--num-gpus",
         type=int,
         default=1,
         metavar="N",
-        help="processes per machine: one GPU each, or CPU processes (gloo) with train.device=cpu or without a GPU",
+        help="processes per machine: one GPU each, or CPU processes (gloo) with train.device=cpu "
+        "or without a GPU",
     )
-    parser.add_argument("--num-machines", type=int, default=1, metavar="M", help="number of machines")
+    parser.add_argument(
+        "--num-machines", type=int, default=1, metavar="M", help="number of machines"
+    )
     parser.add_argument(
         "--machine-rank", type=int, default=0, metavar="R", help="number of this machine, from 0"
     )
@@ -70,7 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--dist-url",
         default=default_dist_url(),
         metavar="URL",
-        help="where the processes meet, for example tcp://host:port; 'auto' picks a free local port",
+        help="where the processes meet, for example tcp://host:port; 'auto' picks a free local "
+        "port",
     )
     parser.add_argument(
         "--traceback",
@@ -81,7 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="changes to the config, for example train.max_iter=20; unknown keys are errors, +key=value adds one",
+        help="changes to the config, for example train.max_iter=20; unknown keys are errors, "
+        "+key=value adds one",
     )
     return parser
 
@@ -93,17 +99,21 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         argv: The arguments without the program name; None takes those of the process.
 
     Returns:
-        The namespace; argparse itself ends the process with code 2 on wrong usage and 0 after ``--help``.
+        The namespace; argparse itself ends the process with code 2 on wrong usage and 0 after
+        ``--help``.
     """
     parser = build_parser()
     arguments = parser.parse_intermixed_args(argv)
     if arguments.num_gpus < 1:
-        parser.error(f"--num-gpus is {arguments.num_gpus}, expected 1 or more (the CPU counts as 1)")
+        parser.error(
+            f"--num-gpus is {arguments.num_gpus}, expected 1 or more (the CPU counts as 1)"
+        )
     if arguments.num_machines < 1:
         parser.error(f"--num-machines is {arguments.num_machines}, expected 1 or more")
     if not 0 <= arguments.machine_rank < arguments.num_machines:
         parser.error(
-            f"--machine-rank is {arguments.machine_rank}, expected 0 to {arguments.num_machines - 1}"
+            f"--machine-rank is {arguments.machine_rank}, expected 0 to "
+            f"{arguments.num_machines - 1}"
         )
     if arguments.num_machines > 1 and arguments.dist_url == "auto":
         parser.error("--dist-url auto works on one machine only; give tcp://HOST:PORT of machine 0")

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoint files: nothing half-written, nothing executed, nothing loaded that was damaged.
+"""Checkpoint files: nothing half-written, nothing executed, nothing damaged is loaded.
 
 Role in the flow: the only place of the engine that opens checkpoint files.
 """
@@ -27,8 +27,8 @@ class UnreadableCheckpointError(UserError):
 def write_checkpoint(content: dict[str, Any], path: Path) -> str:
     """Writes ``content`` so that ``path`` is either the old file or the complete new one.
 
-    The data goes to a temporary file in the same folder, is flushed to the disk and then renamed. When that
-    fails (disk full), the temporary file is removed and the old one stays.
+    The data goes to a temporary file in the same folder, is flushed to the disk and then renamed.
+    When that fails (disk full), the temporary file is removed and the old one stays.
 
     Args:
         content: Plain data and tensors.
@@ -50,7 +50,9 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> str:
         temporary.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write the checkpoint {path}: {error}; the earlier ones are untouched") from error
+        raise UserError(
+            f"cannot write the checkpoint {path}: {error}; the earlier ones are untouched"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -110,19 +112,31 @@ def read_checkpoint(path: str | os.PathLike[str], digest: str | None = None) -> 
         raise UnreadableCheckpointError(f"checkpoint {file} does not exist")
     if file.suffix in REFUSED_SUFFIXES:
         raise UnreadableCheckpointError(
-            f"checkpoint {file} is refused: opening {file.suffix} files can run code in them; convert it to a .pth "
+            f"checkpoint {file} is refused: opening {file.suffix} files can run code in them; "
+            "convert it to a .pth "
             "file of tensors first"
         )
     if digest is not None and file_digest(file) != digest:
-        raise UnreadableCheckpointError(f"checkpoint {file} is damaged (its checksum is not the one it was saved with)")
+        raise UnreadableCheckpointError(
+            f"checkpoint {file} is damaged (its checksum is not the one it was saved with)"
+        )
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnreadableCheckpointError(
-            f"checkpoint {file} is refused: it holds more than tensors and plain data, or is no checkpoint "
+            f"checkpoint {file} is refused: it holds more than tensors and plain data, or is no "
+            "checkpoint "
             f"({_first_line(error)})"
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, OSError, TypeError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        OSError,
+        TypeError,
+    ) as error:
         raise UnreadableCheckpointError(
             f"checkpoint {file} cannot be read, it is damaged or incomplete ({_first_line(error)})"
         ) from error

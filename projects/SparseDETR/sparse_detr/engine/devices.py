@@ -42,7 +42,10 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     index = device.index if device.index is not None else local_rank
     if index >= count:
-        raise UserError(f"train.device is {name!r} (GPU {index}), but {count} GPUs are visible; use train.device=cpu")
+        raise UserError(
+            f"train.device is {name!r} (GPU {index}), but {count} GPUs are visible; use "
+            "train.device=cpu"
+        )
     return torch.device("cuda", index)
 
 
@@ -66,11 +69,17 @@ def seed_everything(seed: int, rank: int = 0, deterministic: bool = False) -> No
 
 
 def random_state() -> RandomState:
-    """Gives the random states of this process as plain data and tensors, so that a checkpoint can hold them."""
+    """Gives the random states of this process as data that a checkpoint can hold."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state: RandomState = {
         "python": random.getstate(),
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "numpy": [
+            str(name),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

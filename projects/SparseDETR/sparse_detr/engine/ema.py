@@ -1,6 +1,7 @@
 """An exponential moving average of the weights, and evaluation with it.
 
-Role in the flow: a hook updates the average after each optimiser step; evaluation swaps it in and back.
+Role in the flow: a hook updates the average after each optimiser step; evaluation swaps it in and
+back.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from torch import Tensor, nn
 
 
 class ModelEma:
-    """The moving average ``e_t = d_t e_{t-1} + (1 - d_t) w_t`` of a model's parameters and float buffers.
+    """The moving average ``e_t = d_t e_{t-1} + (1 - d_t) w_t`` of parameters and float buffers.
 
-    ``e_0`` is the model as given; ``d_t`` is ``decay``, or ``decay * (1 - exp(-t / warmup))`` with a warm-up,
-    so that early weights are forgotten. Integer buffers are copied.
+    ``e_0`` is the model as given; ``d_t`` is ``decay``, or ``decay * (1 - exp(-t / warmup))`` with
+    a warm-up, so that early weights are forgotten. Integer buffers are copied.
 
     Args:
         model: The model, not wrapped for several processes; its current state starts the average.
@@ -65,7 +66,7 @@ class ModelEma:
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:
-        """Puts the average into ``model`` for the block; afterwards the weights are bit for bit as before.
+        """Puts the average into ``model`` for the block; the weights come back bit for bit.
 
         Args:
             model: The model that was given at construction.
@@ -94,7 +95,9 @@ class ModelEma:
         stored: Mapping[str, Tensor] = state["average"]
         if stored.keys() != self.average.keys():
             different = sorted(stored.keys() ^ self.average.keys())
-            raise ValueError(f"the stored average is of another model; entries that differ: {different[:5]}")
+            raise ValueError(
+                f"the stored average is of another model; entries that differ: {different[:5]}"
+            )
         for name, tensor in stored.items():
             if tensor.shape != self.average[name].shape:
                 raise ValueError(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-import sys
-
-import detectron2
 import torch
-import torchvision
+
+from ..collect_env import collect_environment
 
 
 def describe_environment(device: torch.device) -> str:
@@ -17,13 +14,8 @@ def describe_environment(device: torch.device) -> str:
         device: Where the run works.
 
     Returns:
-        The full report of ``sparse_detr.collect_env`` where that is installed, else the main versions.
+        One line per fact.
     """
-    lines = [
-        f"Python {sys.version.split()[0]} on {platform.platform()}",
-        f"torch {torch.__version__}, torchvision {torchvision.__version__}, detectron2 {detectron2.__version__}",
-        f"device {device}, {torch.get_num_threads()} threads",
-    ]
-    if device.type == "cuda":
-        lines.append(f"GPU {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}")
-    return "\n".join(lines)
+    facts = [*collect_environment(), ("this run works on", str(device))]
+    width = max(len(name) for name, _ in facts)
+    return "Environment:\n" + "\n".join(f"  {name:{width}s}  {value}" for name, value in facts)

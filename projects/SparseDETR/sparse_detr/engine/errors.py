@@ -1,7 +1,7 @@
-"""The two kinds of ends that are not bugs: the user has to correct something, or a result was missed.
+"""The ends that are not bugs: input to correct, a diverged training, a missed result.
 
-Role in the flow: the engine raises them, :mod:`sparse_detr.engine.program` turns them into one message and an
-exit code. Any other exception is a bug and keeps its traceback.
+Role in the flow: the engine raises them, :mod:`sparse_detr.engine.program` turns them into one
+message and an exit code. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ResultsMissedError(Exception):
 
 @contextmanager
 def user_errors(doing: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turns errors of the given kinds into :class:`UserError`, for calls whose failure means wrong input.
+    """Turns errors of the given kinds into :class:`UserError`; for calls that judge input.
 
     Args:
         doing: What was being done, the start of the message.

@@ -57,7 +57,8 @@ def evaluate_model(
         for module, was_training in modes.items():
             module.training = was_training
     results: Results = {
-        task: {str(name): float(value) for name, value in metrics.items()} for task, metrics in (found or {}).items()
+        task: {str(name): float(value) for name, value in metrics.items()}
+        for task, metrics in (found or {}).items()
     }
     if comm.is_main_process() and results:
         print_csv_format(found)
@@ -65,7 +66,7 @@ def evaluate_model(
 
 
 def save_results(results: Results, path: Path, iteration: int | None = None) -> None:
-    """Writes ``{"iteration": ..., "results": ...}`` as json; metrics that are not finite become null.
+    """Writes ``{"iteration": ..., "results": ...}`` as json; non-finite metrics become null.
 
     Args:
         results: As :func:`evaluate_model` gives them.
@@ -76,7 +77,10 @@ def save_results(results: Results, path: Path, iteration: int | None = None) -> 
         task: {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         for task, metrics in results.items()
     }
-    write_text(json.dumps({"iteration": iteration, "results": finite}, indent=1, sort_keys=True) + "\n", path)
+    write_text(
+        json.dumps({"iteration": iteration, "results": finite}, indent=1, sort_keys=True) + "\n",
+        path,
+    )
 
 
 def missed_expectations(results: Results, expected: Sequence[Sequence[Any]]) -> list[str]:
@@ -87,7 +91,8 @@ def missed_expectations(results: Results, expected: Sequence[Sequence[Any]]) -> 
         expected: Rows ``[task, metric, value, tolerance]`` or ``[task, metric, minimum]``.
 
     Returns:
-        The sentences, empty when all is as expected. A metric that is absent or not finite is missed.
+        The sentences, empty when all is as expected. A metric that is absent or not finite is
+        missed.
 
     Raises:
         ValueError: A row has another form.
@@ -107,10 +112,11 @@ def missed_expectations(results: Results, expected: Sequence[Sequence[Any]]) -> 
 
 
 def check_expectation(row: Sequence[Any]) -> None:
-    """Raises ValueError for a row of ``train.expected_results`` that has not the form it must have."""
+    """Raises ValueError for a row of ``train.expected_results`` of a wrong form."""
     is_row = not isinstance(row, (str, Mapping)) and len(row) in (3, 4)
     if not is_row or not all(isinstance(number, (int, float)) for number in row[2:]):
         raise ValueError(
-            f"train.expected_results has the row {row!r}, expected [task, metric, value, tolerance] or "
+            f"train.expected_results has the row {row!r}, expected [task, metric, value, "
+            "tolerance] or "
             "[task, metric, minimum], such as [bbox, AP, 45.0, 1.0]"
         )

@@ -1,6 +1,7 @@
 """The logs of a run: console, ``metrics.json``, TensorBoard, ``log.txt``.
 
-Role in the flow: built before training; on resume, what was logged after the checkpoint is cut away first.
+Role in the flow: built before training; on resume, what was logged after the checkpoint is cut
+away first.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ METRICS_NAME = "metrics.json"
 
 
 class RunLog:
-    """Console output at once, and ``log.txt`` as soon as there is an output folder, from the first line on.
+    """Console output at once; ``log.txt``, complete, as soon as there is an output folder.
 
     Args:
         rank: Number of the process; only the first one writes to the console.
@@ -39,18 +40,22 @@ class RunLog:
 
     def __init__(self, rank: int = 0) -> None:
         self._rank = rank
-        self._early = logging.handlers.MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1)
+        self._early = logging.handlers.MemoryHandler(
+            capacity=100_000, flushLevel=logging.CRITICAL + 1
+        )
         self._file: logging.Handler | None = None
         for name in LOGGER_NAMES:
             setup_logger(distributed_rank=rank, name=name)
             logging.getLogger(name).addHandler(self._early)
 
     def attach(self, directory: Path) -> None:
-        """Opens ``log.txt`` (``log.txt.rank<r>`` in other processes) and writes what was logged so far."""
+        """Opens ``log.txt`` (others: ``log.txt.rank<r>``) and writes what was logged so far."""
         name = "log.txt" if self._rank == 0 else f"log.txt.rank{self._rank}"
         self._file = logging.FileHandler(directory / name, encoding="utf-8")
         self._file.setFormatter(
-            logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt="%m/%d %H:%M:%S")
+            logging.Formatter(
+                "[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt="%m/%d %H:%M:%S"
+            )
         )
         self._early.setTarget(self._file)
         for logger_name in LOGGER_NAMES:
@@ -71,7 +76,7 @@ class RunLog:
             self._file.close()
 
 
-class ContinuedJsonWriter(JSONWriter):  # type: ignore[misc]
+class ContinuedJsonWriter(JSONWriter):
     """Detectron2's json writer, which on resume does not repeat what the file holds already.
 
     Args:
@@ -84,7 +89,7 @@ class ContinuedJsonWriter(JSONWriter):  # type: ignore[misc]
         self._last_write = last_written
 
 
-class ContinuedTensorboardWriter(TensorboardXWriter):  # type: ignore[misc]
+class ContinuedTensorboardWriter(TensorboardXWriter):
     """Detectron2's TensorBoard writer, likewise.
 
     Args:
@@ -122,7 +127,7 @@ def build_writers(output_dir: Path, max_iter: int, last_written: int) -> list[Ev
 
 
 def trim_metrics(output_dir: Path, iteration: int) -> int:
-    """Removes from ``metrics.json`` what was logged at or after ``iteration``, and a last line cut short.
+    """Removes from ``metrics.json`` what was logged from ``iteration`` on, and broken lines.
 
     Args:
         output_dir: Folder of the run.

@@ -1,7 +1,8 @@
-"""What happens between optimiser steps: learning rate, moving average, checkpoints, evaluation, logs.
+"""Between optimiser steps: learning rate, moving average, checkpoints, evaluation, logs.
 
-Role in the flow: registered with the trainer in this order. A checkpoint is written before the evaluation of
-the same iteration, so that a crash there costs no training; a resumed run makes up for an evaluation that is due.
+Role in the flow: registered with the trainer in this order. A checkpoint is written before the
+evaluation of the same iteration, so that a crash there costs no training; a resumed run makes up
+for an evaluation that is due.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ logger = logging.getLogger(__name__)
 HISTORY_LENGTH = 20
 
 
-class LearningRateHook(HookBase):  # type: ignore[misc]
-    """Sets the learning rate of every group before each step, from the rates the optimiser was built with.
+class LearningRateHook(HookBase):
+    """Sets the learning rates before each step, from those the optimiser was built with.
 
     Args:
         optimizer: The optimiser, before a checkpoint is loaded into it.
@@ -56,7 +57,7 @@ class LearningRateHook(HookBase):  # type: ignore[misc]
             storage.put_scalar(name, group["lr"], smoothing_hint=False)
 
 
-class EmaHook(HookBase):  # type: ignore[misc]
+class EmaHook(HookBase):
     """Updates the moving average after each step.
 
     Args:
@@ -71,8 +72,8 @@ class EmaHook(HookBase):  # type: ignore[misc]
         self._average.update(unwrap(self.trainer.model))
 
 
-class EvaluationHook(HookBase):  # type: ignore[misc]
-    """Evaluates every ``period`` iterations and after the last one, stores results, keeps the best weights.
+class EvaluationHook(HookBase):
+    """Evaluates periodically and at the end, stores results, keeps the best weights.
 
     Args:
         period: In iterations; 0 for the end only.
@@ -132,16 +133,38 @@ class EvaluationHook(HookBase):  # type: ignore[misc]
 
     def _keep_best(self, value: float | None, iteration: int) -> None:
         if value is None:
-            logger.warning("The evaluation gives no %s, so no best checkpoint is kept", self._metric)
+            logger.warning(
+                "The evaluation gives no %s, so no best checkpoint is kept", self._metric
+            )
             return
         if not math.isfinite(value):
-            logger.warning("%s is %s at iteration %d, which is not taken for the best", self._metric, value, iteration)
+            logger.warning(
+                "%s is %s at iteration %d, which is not taken for the best",
+                self._metric,
+                value,
+                iteration,
+            )
             return
         if self.best is not None and value <= self.best:
-            logger.info("%s is %.4f; best so far %.4f (iteration %d)", self._metric, value, self.best, self.best_iteration)
+            logger.info(
+                "%s is %.4f; best so far %.4f (iteration %d)",
+                self._metric,
+                value,
+                self.best,
+                self.best_iteration,
+            )
             return
-        weights = unwrap(self.trainer.model).state_dict() if self._average is None else self._average.average
-        content = {"model": dict(weights), "iteration": iteration, "metric": self._metric, "value": value}
+        weights = (
+            unwrap(self.trainer.model).state_dict()
+            if self._average is None
+            else self._average.average
+        )
+        content = {
+            "model": dict(weights),
+            "iteration": iteration,
+            "metric": self._metric,
+            "value": value,
+        }
         path = self._checkpoints.save_best(content)
         self.best, self.best_iteration = value, iteration
         logger.info("%s is %.4f, the best so far; saved %s", self._metric, value, path)
@@ -163,7 +186,7 @@ class EvaluationHook(HookBase):  # type: ignore[misc]
         self.results = {task: dict(metrics) for task, metrics in state["results"].items()}
 
 
-class CheckpointHook(HookBase):  # type: ignore[misc]
+class CheckpointHook(HookBase):
     """Saves the whole state of the run every ``period`` iterations and after the last one.
 
     Args:
@@ -211,7 +234,7 @@ class CheckpointHook(HookBase):  # type: ignore[misc]
         return content
 
     def _recent_events(self) -> dict[str, Any]:
-        """Gives the scalars that smoothed logs look back on, so that a resumed run logs the same numbers."""
+        """Gives what smoothed logs look back on, so that a resumed run logs the same numbers."""
         storage = self.trainer.storage
         hints = storage.smoothing_hints()
         return {
@@ -219,15 +242,17 @@ class CheckpointHook(HookBase):  # type: ignore[misc]
                 "smooth": bool(hints[name]),
                 "values": [
                     (float(value), int(iteration))
-                    for value, iteration in history.values()[-(HISTORY_LENGTH if hints[name] else 1) :]
+                    for value, iteration in history.values()[
+                        -(HISTORY_LENGTH if hints[name] else 1) :
+                    ]
                 ],
             }
             for name, history in storage.histories().items()
         }
 
 
-class WriterHook(HookBase):  # type: ignore[misc]
-    """Writes the logs every ``period`` iterations, after an evaluation, and at the end. First process only.
+class WriterHook(HookBase):
+    """Writes the logs periodically, after an evaluation, and at the end. First process only.
 
     Args:
         writers: Detectron2 event writers.
@@ -237,7 +262,11 @@ class WriterHook(HookBase):  # type: ignore[misc]
     """
 
     def __init__(
-        self, writers: list[EventWriter], period: int, evaluation: EvaluationHook | None, last_written: int = -1
+        self,
+        writers: list[EventWriter],
+        period: int,
+        evaluation: EvaluationHook | None,
+        last_written: int = -1,
     ) -> None:
         self._writers = writers
         self._period = max(1, period)
@@ -268,5 +297,3 @@ class WriterHook(HookBase):  # type: ignore[misc]
     def _write(self) -> None:
         for writer in self._writers:
             writer.write()
-
-

@@ -1,7 +1,7 @@
-"""Starts the processes of a run, on GPUs through Detectron2 and on the CPU through gloo, and wraps the model.
+"""Starts the processes of a run: GPUs through Detectron2, CPU through gloo; wraps the model.
 
-Role in the flow: :mod:`sparse_detr.engine.program` calls :func:`launch`; each process then runs the same function.
-Detectron2 v0.6 refuses several processes without a GPU, hence the CPU part here.
+Role in the flow: :mod:`sparse_detr.engine.program` calls :func:`launch`; each process then runs
+the same function. Detectron2 v0.6 refuses several processes without a GPU, hence the CPU part here.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 from torch import nn
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import UserError
@@ -58,7 +58,8 @@ def launch(work: Callable[..., int], plan: ProcessPlan, args: tuple[Any, ...]) -
         args: Its arguments; they are pickled when there are several processes.
 
     Returns:
-        The exit code of ``work`` for a single process; for several, 0, or the code of the first that failed.
+        The exit code of ``work`` for a single process; for several, 0, or the code of the first
+        that failed.
 
     Raises:
         UserError: More GPUs were asked for than there are.
@@ -66,7 +67,9 @@ def launch(work: Callable[..., int], plan: ProcessPlan, args: tuple[Any, ...]) -
     if plan.world_size == 1:
         return work(*args)
     if plan.on_gpu and plan.per_machine > torch.cuda.device_count():
-        raise UserError(f"--num-gpus is {plan.per_machine}, but {torch.cuda.device_count()} GPUs are visible")
+        raise UserError(
+            f"--num-gpus is {plan.per_machine}, but {torch.cuda.device_count()} GPUs are visible"
+        )
     try:
         if plan.on_gpu:
             detectron2_launch(
@@ -79,10 +82,13 @@ def launch(work: Callable[..., int], plan: ProcessPlan, args: tuple[Any, ...]) -
             )
         else:
             url = f"tcp://127.0.0.1:{_free_port()}" if plan.dist_url == "auto" else plan.dist_url
-            mp.start_processes(  # type: ignore[no-untyped-call]
-                _cpu_process, args=(plan, url, work, args), nprocs=plan.per_machine, start_method="spawn"
+            start_processes(  # type: ignore[no-untyped-call]
+                _cpu_process,
+                args=(plan, url, work, args),
+                nprocs=plan.per_machine,
+                start_method="spawn",
             )
-    except mp.ProcessExitedException as error:
+    except ProcessExitedException as error:
         return int(error.exit_code)
     return 0
 
@@ -119,7 +125,7 @@ def _cpu_process(
 
 
 def _create_local_groups(plan: ProcessPlan) -> None:
-    """Tells Detectron2 which ranks share a machine; v0.6 has no function for that, only this module attribute."""
+    """Tells Detectron2 which ranks share a machine; v0.6 has only this attribute for it."""
     for machine in range(plan.machines):
         first = machine * plan.per_machine
         group = dist.new_group(list(range(first, first + plan.per_machine)))
@@ -128,7 +134,10 @@ def _create_local_groups(plan: ProcessPlan) -> None:
 
 
 def wrap_for_processes(
-    model: nn.Module, device: torch.device, broadcast_buffers: bool = False, find_unused_parameters: bool = False
+    model: nn.Module,
+    device: torch.device,
+    broadcast_buffers: bool = False,
+    find_unused_parameters: bool = False,
 ) -> nn.Module:
     """Gives ``model`` itself in a single process, else the model with averaged gradients.
 

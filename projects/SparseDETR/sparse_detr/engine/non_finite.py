@@ -1,4 +1,4 @@
-"""The stop on numbers that are not finite: says where, when and for which images, and keeps the batch.
+"""The stop on numbers that are not finite: says where, when, which images; keeps the batch.
 
 Role in the flow: the trainer asks here after the losses and after the gradients of each step.
 """
@@ -25,7 +25,7 @@ _ADVICE = (
 
 
 def first_bad_gradient(model: nn.Module) -> str:
-    """Gives the name of the first parameter whose gradient is not finite, or a text saying there is none."""
+    """Gives the name of the first parameter whose gradient is not finite."""
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
             return name
@@ -39,7 +39,9 @@ def bad_terms(losses: Mapping[str, float]) -> list[str]:
 
 def image_labels(batch: BatchedInputs) -> list[Any]:
     """Gives the image ids of a batch; file names, or positions, where there are none."""
-    return [entry.get("image_id", entry.get("file_name", index)) for index, entry in enumerate(batch)]
+    return [
+        entry.get("image_id", entry.get("file_name", index)) for index, entry in enumerate(batch)
+    ]
 
 
 def stop_training(
@@ -68,9 +70,14 @@ def stop_training(
         The error with the complete message.
     """
     images = list(image_ids) if image_ids else image_labels(batch)
-    rates = {str(group.get("name", index)): group["lr"] for index, group in enumerate(optimizer.param_groups)}
+    rates = {
+        str(group.get("name", index)): group["lr"]
+        for index, group in enumerate(optimizer.param_groups)
+    }
     rank = comm.get_rank()
-    path = Path(output_dir) / (f"nan_{iteration}.pt" if rank == 0 else f"nan_{iteration}_rank{rank}.pt")
+    path = Path(output_dir) / (
+        f"nan_{iteration}.pt" if rank == 0 else f"nan_{iteration}_rank{rank}.pt"
+    )
     content = {
         "iteration": iteration,
         "where": where,
@@ -83,7 +90,8 @@ def stop_training(
     torch.save(content, path)
     shown = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
     message = (
-        f"Training stopped at iteration {iteration}: {where}. Images: {images}. Learning rates: {shown}. "
+        f"Training stopped at iteration {iteration}: {where}. Images: {images}. Learning rates: "
+        f"{shown}. "
         f"The batch is in {path}. {_ADVICE}"
     )
     return TrainingDivergedError(message, str(path))

@@ -1,6 +1,7 @@
 """AdamW with the released parameter groups and a batch rule for the learning rates.
 
-Role in the flow: the config's ``optimizer`` node calls :func:`build_adamw` with the built model and the batch.
+Role in the flow: the config's ``optimizer`` node calls :func:`build_adamw` with the built model
+and the batch.
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ def group_parameters(
 ) -> list[ParameterGroup]:
     """Gives the trainable parameters of ``model`` sorted into three groups by name.
 
-    Source: released optimiser: a name that contains one of ``sampling_names`` gets ``lr * sampling_factor``, else
-    one of the backbone gets ``lr_backbone``, else ``lr``. Shared tensors count once, under their first name.
+    Source: released optimiser: a name that contains one of ``sampling_names`` gets ``lr *
+    sampling_factor``, else one of the backbone gets ``lr_backbone``, else ``lr``. Shared tensors
+    count once, under their first name.
 
     Args:
         model: The meta-architecture; backbone names start with ``backbone.``.
@@ -90,7 +92,11 @@ def group_parameters(
     Raises:
         ValueError: The model has no trainable parameter.
     """
-    members: dict[str, list[tuple[str, nn.Parameter]]] = {"main": [], "backbone": [], "sampling": []}
+    members: dict[str, list[tuple[str, nn.Parameter]]] = {
+        "main": [],
+        "backbone": [],
+        "sampling": [],
+    }
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -101,7 +107,11 @@ def group_parameters(
         else:
             members["main"].append((name, parameter))
     rates = {"main": lr, "backbone": lr_backbone, "sampling": lr * sampling_factor}
-    groups = [ParameterGroup(name, rates[name], tuple(entries)) for name, entries in members.items() if entries]
+    groups = [
+        ParameterGroup(name, rates[name], tuple(entries))
+        for name, entries in members.items()
+        if entries
+    ]
     if not groups:
         raise ValueError("the model has no trainable parameter, so there is nothing to optimise")
     return groups
@@ -121,7 +131,8 @@ def build_adamw(
 ) -> torch.optim.AdamW:
     """Gives the optimiser, and logs its groups and how the batch changed the rates.
 
-    Source: released training settings; weight decay applies to every parameter, norms and biases included.
+    Source: released training settings; weight decay applies to every parameter, norms and biases
+    included.
 
     Args:
         model: The meta-architecture, not wrapped for several processes.
@@ -141,7 +152,11 @@ def build_adamw(
     Raises:
         ValueError: A rate is negative, the rule is unknown, or nothing is trainable.
     """
-    for key, rate in (("lr", lr), ("lr_backbone", lr_backbone), ("sampling_factor", sampling_factor)):
+    for key, rate in (
+        ("lr", lr),
+        ("lr_backbone", lr_backbone),
+        ("sampling_factor", sampling_factor),
+    ):
         if rate < 0:
             raise ValueError(f"optimizer.{key} is {rate}, expected 0 or more")
     factor = batch_factor(batch_rule, global_batch, reference_batch)
@@ -163,7 +178,11 @@ def build_adamw(
         )
     return torch.optim.AdamW(
         [
-            {"params": [tensor for _, tensor in group.parameters], "lr": group.learning_rate, "name": group.name}
+            {
+                "params": [tensor for _, tensor in group.parameters],
+                "lr": group.learning_rate,
+                "name": group.name,
+            }
             for group in groups
         ],
         weight_decay=weight_decay,

@@ -8,15 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
-_DTYPES = {"bfloat16": torch.bfloat16, "bf16": torch.bfloat16, "float16": torch.float16, "fp16": torch.float16}
+_DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
 
 
 class MixedPrecision:
     """Runs the model in reduced precision and scales the loss where the type needs it.
 
-    bfloat16 works on CPU and GPU without scaling. float16 needs a GPU and a gradient scaler. The sum of the
-    losses and the optimiser stay in float32.
+    bfloat16 works on CPU and GPU without scaling. float16 needs a GPU and a gradient scaler. The
+    sum of the losses and the optimiser stay in float32.
 
     Args:
         enabled: Whether to use reduced precision at all.
@@ -36,7 +42,7 @@ class MixedPrecision:
         uses_half = self.enabled and self.dtype is torch.float16
         if uses_half and device.type != "cuda":
             raise ValueError("train.amp.dtype=float16 needs a GPU; use bfloat16 on the CPU")
-        self.scaler = torch.amp.GradScaler(device.type, enabled=uses_half)
+        self.scaler = GradScaler(device.type, enabled=uses_half)
 
     @property
     def scales_loss(self) -> bool:

@@ -1,7 +1,7 @@
 """The program behind ``train_net.py``: processes, messages and exit codes.
 
-Role in the flow: parse, start the processes, run a session in each. Wrong input ends as one message on stderr and
-exit code 2; a failed run as code 1; a bug keeps its traceback.
+Role in the flow: parse, start the processes, run a session in each. Wrong input ends as one
+message on stderr and exit code 2; a failed run as code 1; a bug keeps its traceback.
 """
 
 from __future__ import annotations
@@ -13,11 +13,19 @@ import traceback
 
 import torch
 from detectron2.utils import comm
+from omegaconf import DictConfig
 
 from ..config.loading import load_config
 from ..config.overrides import ConfigError
 from .arguments import parse_arguments
-from .errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, ResultsMissedError, TrainingDivergedError, UserError
+from .errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_USAGE,
+    ResultsMissedError,
+    TrainingDivergedError,
+    UserError,
+)
 from .launching import ProcessPlan, launch
 
 EXIT_INTERRUPTED = 130
@@ -39,7 +47,11 @@ def run(argv: list[str] | None = None) -> int:
         _require_sections(config)
         on_gpu = torch.cuda.is_available() and str(config.train.device) != "cpu"
         plan = ProcessPlan(
-            arguments.num_gpus, arguments.num_machines, arguments.machine_rank, arguments.dist_url, on_gpu
+            arguments.num_gpus,
+            arguments.num_machines,
+            arguments.machine_rank,
+            arguments.dist_url,
+            on_gpu,
         )
         return launch(run_process, plan, (arguments,))
     except (UserError, ConfigError) as error:
@@ -49,11 +61,16 @@ def run(argv: list[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _require_sections(config: object) -> None:
-    missing = [name for name in ("model", "dataloader", "optimizer", "schedule", "train") if name not in config]  # type: ignore[operator]
+def _require_sections(config: DictConfig) -> None:
+    missing = [
+        name
+        for name in ("model", "dataloader", "optimizer", "schedule", "train")
+        if name not in config
+    ]
     if missing:
         raise ConfigError(
-            f"the config has no {', '.join(missing)}; a run file needs model, dataloader, optimizer, schedule and "
+            f"the config has no {', '.join(missing)}; a run file needs model, dataloader, "
+            "optimizer, schedule and "
             "train (import them from configs/common)"
         )
 
@@ -74,7 +91,8 @@ def run_process(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     except (UserError, ConfigError) as error:
         if comm.get_rank() > 0:
-            # All processes have met the same error; the first one, which says it, must not be ended before.
+            # All processes have met the same error; the first one, which says it, must not be
+            # ended before.
             time.sleep(_SECONDS_FOR_FIRST_PROCESS)
             return EXIT_USAGE
         return _report(error, EXIT_USAGE, arguments.traceback)

@@ -1,7 +1,7 @@
 """Going on from a checkpoint of the same run, bit for bit.
 
-Role in the flow: the session reads the checkpoint before anything is built that it would change, then restores
-optimiser, averages, random states and the position in the data.
+Role in the flow: the session reads the checkpoint before anything is built that it would change,
+then restores optimiser, averages, random states and the position in the data.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
-from ..data.loader import set_start_iteration
+from ..data.loader import SampleLoader, set_start_iteration
 from .devices import restore_random_state
 from .ema import ModelEma
 from .errors import UserError, user_errors
@@ -28,7 +28,7 @@ from .weights import compare_weights, weights_of
 logger = logging.getLogger(__name__)
 
 
-class RecentEventsHook(HookBase):  # type: ignore[misc]
+class RecentEventsHook(HookBase):
     """Puts the recent scalars of the interrupted run back before the first step.
 
     Args:
@@ -75,10 +75,15 @@ class Resumption:
         weights = weights_of(self.content, self.source)
         report = compare_weights(model, weights, self.source)
         if report.missing or report.mismatched or report.unexpected:
-            raise UserError(f"{report}\ncannot resume: the checkpoint is of another model than the config describes")
+            raise UserError(
+                f"{report}\ncannot resume: the checkpoint is of another model than the config "
+                "describes"
+            )
         model.load_state_dict(weights)
 
-    def restore(self, trainer: Trainer, evaluation: EvaluationHook, average: ModelEma | None) -> int:
+    def restore(
+        self, trainer: Trainer, evaluation: EvaluationHook, average: ModelEma | None
+    ) -> int:
         """Restores everything but the weights.
 
         Args:
@@ -99,15 +104,19 @@ class Resumption:
             if average is not None and "ema" in self.content:
                 average.load_state_dict(self.content["ema"])
         if average is not None and "ema" not in self.content:
-            logger.warning("%s has no moving average; it starts from the present weights", self.source)
-        set_start_iteration(trainer.data_loader, self.iteration, trainer.options.accumulation)
+            logger.warning(
+                "%s has no moving average; it starts from the present weights", self.source
+            )
+        loader = cast(SampleLoader, trainer.data_loader)
+        set_start_iteration(loader, self.iteration, trainer.options.accumulation)
         trainer.open_data()
         states = self.content.get("random_states", [])
         if len(states) == comm.get_world_size():
             restore_random_state(states[comm.get_rank()])
         else:
             logger.warning(
-                "%s was saved by %d processes and is resumed by %d: the random numbers of the model will differ",
+                "%s was saved by %d processes and is resumed by %d: the random numbers of the "
+                "model will differ",
                 self.source,
                 len(states),
                 comm.get_world_size(),
@@ -130,14 +139,16 @@ def read_resumption(checkpoints: RunCheckpoints) -> Resumption | None:
     """
     found = checkpoints.latest_readable()
     if found is None:
-        logger.warning("--resume: %s holds no checkpoint, so the training starts anew", checkpoints.directory)
+        logger.warning(
+            "--resume: %s holds no checkpoint, so the training starts anew", checkpoints.directory
+        )
         return None
     content, entry = found
     return Resumption(content, entry, str(checkpoints.directory / entry.file))
 
 
 def forget_earlier_run(checkpoints: RunCheckpoints) -> None:
-    """Clears the index and the metrics of an earlier run in the same folder, so that two runs never mix.
+    """Clears index and metrics of an earlier run in the folder, so that two runs never mix.
 
     Args:
         checkpoints: The folder. Checkpoint files stay until files of the same name replace them.
@@ -147,5 +158,7 @@ def forget_earlier_run(checkpoints: RunCheckpoints) -> None:
     for name in (INDEX_NAME, METRICS_NAME):
         path = checkpoints.directory / name
         if path.exists():
-            logger.warning("%s is of an earlier run and is replaced (--resume would go on with it)", path)
+            logger.warning(
+                "%s is of an earlier run and is replaced (--resume would go on with it)", path
+            )
             path.unlink()

@@ -1,7 +1,7 @@
 """The data of a run: loaded and checked before anything is written, optionally cut to a few images.
 
-Role in the flow: first step of a run after the config. Loaders are built from the config's ``dataloader`` nodes
-around the dictionaries loaded here, so annotation files are read once.
+Role in the flow: first step of a run after the config. Loaders are built from the config's
+``dataloader`` nodes around the dictionaries loaded here, so annotation files are read once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class RunData:
     Attributes:
         train: Training images; None when only an evaluation is done.
         test: Images to evaluate.
-        subset_of: Name of the registered data set that ``test`` was cut from; empty where it is whole.
+        subset_of: Name of the registered data set that ``test`` was cut from; empty where it is
+            whole.
     """
 
     train: DatasetDicts | None
@@ -52,8 +53,8 @@ class RunData:
 def load_run_data(config: DictConfig, with_training: bool) -> RunData:
     """Gives the checked data of a run; sets ``model.num_classes`` where that is ``auto``.
 
-    ``train.overfit_images=N`` trains and evaluates on the first N training images that have an object;
-    ``train.fast_dev_run`` evaluates on a few images.
+    ``train.overfit_images=N`` trains and evaluates on the first N training images that have an
+    object; ``train.fast_dev_run`` evaluates on a few images.
 
     Args:
         config: The config tree.
@@ -70,7 +71,11 @@ def load_run_data(config: DictConfig, with_training: bool) -> RunData:
     overfit = int(config.train.overfit_images)
     if overfit < 0:
         raise UserError(f"train.overfit_images is {overfit}, expected 0 (off) or more")
-    train = load_checked(loaders.train, "dataloader.train", classes) if with_training or overfit else None
+    train = (
+        load_checked(loaders.train, "dataloader.train", classes)
+        if with_training or overfit
+        else None
+    )
     if overfit:
         assert train is not None
         chosen = first_with_objects(train, overfit)
@@ -128,7 +133,8 @@ def first_with_objects(dicts: DatasetDicts, count: int) -> DatasetDicts:
     ][:count]
     if len(chosen) < count:
         raise UserError(
-            f"train.overfit_images is {count}, but the training data has only {len(chosen)} images with objects"
+            f"train.overfit_images is {count}, but the training data has only {len(chosen)} "
+            "images with objects"
         )
     return chosen
 
@@ -141,7 +147,9 @@ def dataset_name(loader: Mapping[str, Any], key: str) -> str:
     """
     names = loader["dataset"].get("names")
     if not names:
-        raise UserError(f"{key}.dataset has no key 'names', which cutting the data to a few images needs")
+        raise UserError(
+            f"{key}.dataset has no key 'names', which cutting the data to a few images needs"
+        )
     return str(names) if isinstance(names, str) else str(names[0])
 
 
@@ -149,7 +157,8 @@ def build_train_data(config: DictConfig, data: RunData) -> Any:
     """Gives the training loader; with accumulation it yields micro-batches of the configured batch.
 
     Args:
-        config: The config tree; ``dataloader.train.total_batch_size`` is the batch of an optimiser step.
+        config: The config tree; ``dataloader.train.total_batch_size`` is the batch of an optimiser
+            step.
         data: The data of the run.
 
     Returns:
@@ -162,11 +171,14 @@ def build_train_data(config: DictConfig, data: RunData) -> Any:
     batch, parts = int(node.total_batch_size), int(config.train.accumulation)
     if parts < 1 or batch < 1 or batch % parts:
         raise UserError(
-            f"dataloader.train.total_batch_size is {batch} and train.accumulation is {parts}; expected the batch of "
+            f"dataloader.train.total_batch_size is {batch} and train.accumulation is {parts}; "
+            "expected the batch of "
             "an optimiser step to be a multiple of the accumulated micro-batches"
         )
     with user_errors("dataloader.train", ValueError):
-        return instantiate({**_arguments(node), "dataset": data.train, "total_batch_size": batch // parts})
+        return instantiate(
+            {**_arguments(node), "dataset": data.train, "total_batch_size": batch // parts}
+        )
 
 
 def build_test_data(config: DictConfig, data: RunData) -> Any:
@@ -204,8 +216,8 @@ def _arguments(node: DictConfig) -> dict[str, Any]:
 def register_subset(data: RunData, output_dir: Path) -> None:
     """Registers the cut evaluation data with an annotation file of just its images.
 
-    COCO's evaluation goes over all images of the annotation file, so the original one would count every other
-    image as missed.
+    COCO's evaluation goes over all images of the annotation file, so the original one would count
+    every other image as missed.
 
     Args:
         data: Data with ``subset_of``.
@@ -218,20 +230,31 @@ def register_subset(data: RunData, output_dir: Path) -> None:
         MetadataCatalog.remove(name)
     DatasetCatalog.register(name, lambda: data.test)
     metadata = MetadataCatalog.get(name)
-    for key in ("thing_classes", "thing_dataset_id_to_contiguous_id", "evaluator_type", "image_root"):
+    for key in (
+        "thing_classes",
+        "thing_dataset_id_to_contiguous_id",
+        "evaluator_type",
+        "image_root",
+    ):
         if original.get(key) is not None:
             metadata.set(**{key: original.get(key)})
     if original.get("json_file") is not None:
         path = output_dir / f"{name}.json"
         if comm.is_main_process():
-            _write_subset(Path(original.json_file), {record["image_id"] for record in data.test}, path)
+            _write_subset(
+                Path(original.json_file), {record["image_id"] for record in data.test}, path
+            )
         comm.synchronize()
         metadata.set(json_file=str(path))
-    logger.info("Evaluating %d images of %s, registered as %s", len(data.test), data.subset_of, name)
+    logger.info(
+        "Evaluating %d images of %s, registered as %s", len(data.test), data.subset_of, name
+    )
 
 
 def _write_subset(source: Path, image_ids: set[Any] | Sequence[Any], path: Path) -> None:
     content = json.loads(source.read_text(encoding="utf-8"))
     content["images"] = [image for image in content["images"] if image["id"] in image_ids]
-    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in image_ids]
+    content["annotations"] = [
+        entry for entry in content["annotations"] if entry["image_id"] in image_ids
+    ]
     write_text(json.dumps(content), path)

@@ -1,6 +1,7 @@
 """The checkpoints of a run: what they hold, which are kept, and which one to go on from.
 
-Role in the flow: a hook calls :meth:`RunCheckpoints.save`; a resumed run calls :meth:`RunCheckpoints.latest_readable`.
+Role in the flow: a hook calls :meth:`RunCheckpoints.save`; a resumed run calls
+:meth:`RunCheckpoints.latest_readable`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .checkpoint_file import UnreadableCheckpointError, file_digest, read_checkpoint, write_checkpoint, write_text
+from .checkpoint_file import (
+    UnreadableCheckpointError,
+    file_digest,
+    read_checkpoint,
+    write_checkpoint,
+    write_text,
+)
 from .errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -44,7 +51,8 @@ class RunCheckpoints:
 
     Args:
         directory: The output folder; made when something is saved.
-        max_to_keep: Periodic checkpoints to keep, at least 2, so that a damaged one has a predecessor.
+        max_to_keep: Periodic checkpoints to keep, at least 2, so that a damaged one has a
+            predecessor.
 
     Raises:
         ValueError: ``max_to_keep`` is below 2.
@@ -53,7 +61,8 @@ class RunCheckpoints:
     def __init__(self, directory: str | Path, max_to_keep: int = 3) -> None:
         if max_to_keep < 2:
             raise ValueError(
-                f"train.checkpointer.max_to_keep is {max_to_keep}, expected 2 or more (the previous one is the spare)"
+                f"train.checkpointer.max_to_keep is {max_to_keep}, expected 2 or more (the "
+                "previous one is the spare)"
             )
         self.directory = Path(directory)
         self.max_to_keep = int(max_to_keep)
@@ -65,11 +74,15 @@ class RunCheckpoints:
         """
         path = self.directory / INDEX_NAME
         try:
-            listed = [CheckpointEntry(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+            listed = [
+                CheckpointEntry(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))
+            ]
         except FileNotFoundError:
             listed = self._entries_by_name()
         except (ValueError, TypeError, OSError) as error:
-            logger.warning("%s is unreadable (%s); looking at the checkpoint files themselves", path, error)
+            logger.warning(
+                "%s is unreadable (%s); looking at the checkpoint files themselves", path, error
+            )
             listed = self._entries_by_name()
         return [entry for entry in listed if (self.directory / entry.file).is_file()]
 
@@ -101,7 +114,9 @@ class RunCheckpoints:
         kept = [entry for entry in self.entries() if entry.file != name]
         kept.append(CheckpointEntry(name, iteration, digest))
         removed, kept = kept[: -self.max_to_keep], kept[-self.max_to_keep :]
-        write_text(json.dumps([asdict(entry) for entry in kept], indent=1), self.directory / INDEX_NAME)
+        write_text(
+            json.dumps([asdict(entry) for entry in kept], indent=1), self.directory / INDEX_NAME
+        )
         write_text(name, self.directory / LAST_NAME)
         for entry in removed:
             (self.directory / entry.file).unlink(missing_ok=True)
@@ -136,7 +151,8 @@ class RunCheckpoints:
                 missing = {"model", "trainer", "iteration"} - content.keys()
                 if missing:
                     raise UnreadableCheckpointError(
-                        f"checkpoint {self.directory / entry.file} is not one of a run (it lacks {sorted(missing)})"
+                        f"checkpoint {self.directory / entry.file} is not one of a run (it lacks "
+                        f"{sorted(missing)})"
                     )
                 return content, entry
             except UnreadableCheckpointError as error:
@@ -144,16 +160,22 @@ class RunCheckpoints:
                 problems.append(str(error))
         if problems:
             raise UserError(
-                "cannot resume: no checkpoint in {} is readable: {}. Start anew without --resume, or in another "
+                "cannot resume: no checkpoint in {} is readable: {}. Start anew without "
+                "--resume, or in another "
                 "train.output_dir".format(self.directory, "; ".join(problems))
             )
         return None
 
     def drop_after(self, entry: CheckpointEntry) -> None:
-        """Removes from the index what is newer than ``entry``: damaged files a resumed run will write again."""
+        """Removes from the index what is newer than ``entry``; a resumed run writes it again."""
         kept = [other for other in self.entries() if other.iteration <= entry.iteration]
         if not entry.sha256:
             digest = file_digest(self.directory / entry.file)
-            kept = [CheckpointEntry(e.file, e.iteration, digest) if e.file == entry.file else e for e in kept]
-        write_text(json.dumps([asdict(other) for other in kept], indent=1), self.directory / INDEX_NAME)
+            kept = [
+                CheckpointEntry(e.file, e.iteration, digest) if e.file == entry.file else e
+                for e in kept
+            ]
+        write_text(
+            json.dumps([asdict(other) for other in kept], indent=1), self.directory / INDEX_NAME
+        )
         write_text(entry.file, self.directory / LAST_NAME)

@@ -1,7 +1,8 @@
 """The schedule in epochs, and the iterations that follow from data set length and batch.
 
-Role in the flow: configs state epochs; the trainer asks for the number of iterations and for the learning-rate
-multiplier of an iteration. The multiplier is a pure function of the iteration, so resuming needs no state.
+Role in the flow: configs state epochs; the trainer asks for the number of iterations and for the
+learning-rate multiplier of an iteration. The multiplier is a pure function of the iteration, so
+resuming needs no state.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ class EpochSchedule:
 
     Attributes:
         epochs: Length of the training; may be fractional.
-        kind: ``"step"`` (times ``gamma`` at each milestone) or ``"cosine"`` (down to ``final_factor``).
+        kind: ``"step"`` (times ``gamma`` at each milestone) or ``"cosine"`` (down to
+            ``final_factor``).
         milestones: Epochs at which the rate is multiplied by ``gamma``.
         gamma: Factor of each milestone.
         final_factor: Multiplier at the end of a cosine schedule.
@@ -41,9 +43,13 @@ class EpochSchedule:
             raise ValueError(f"schedule.kind is {self.kind!r}, expected 'step' or 'cosine'")
         ordered = sorted(self.milestones)
         if list(self.milestones) != ordered or any(milestone <= 0 for milestone in ordered):
-            raise ValueError(f"schedule.milestones is {self.milestones}, expected growing epochs above 0")
+            raise ValueError(
+                f"schedule.milestones is {self.milestones}, expected growing epochs above 0"
+            )
         if self.warmup_iterations < 0:
-            raise ValueError(f"schedule.warmup_iterations is {self.warmup_iterations}, expected 0 or more")
+            raise ValueError(
+                f"schedule.warmup_iterations is {self.warmup_iterations}, expected 0 or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class IterationSchedule:
         source: The schedule in epochs.
         iterations_per_epoch: Optimiser steps per epoch.
         total_iterations: Steps of the whole schedule.
-        max_iter: Steps of this run: ``total_iterations``, or fewer or more when a short run was asked for.
+        max_iter: Steps of this run: ``total_iterations``, or fewer or more when a short run was
+            asked for.
     """
 
     source: EpochSchedule
@@ -63,7 +70,7 @@ class IterationSchedule:
     max_iter: int
 
     def iterations(self, epochs: float) -> int:
-        """Gives the optimiser steps in ``epochs`` epochs, rounded to the nearest, at least 1 above 0."""
+        """Gives the optimiser steps in ``epochs`` epochs, rounded; at least 1 above 0."""
         if epochs <= 0:
             return 0
         return max(1, round(epochs * self.iterations_per_epoch))
@@ -88,8 +95,10 @@ class IterationSchedule:
         steps = [self.iterations(milestone) for milestone in source.milestones]
         shape = f"x{source.gamma} at iterations {steps}" if source.kind == "step" else "cosine"
         text = (
-            f"Schedule: {dataset_length} images / batch {global_batch} = {self.iterations_per_epoch} iterations "
-            f"per epoch; {source.epochs} epochs = {self.total_iterations} iterations; learning rate {shape}"
+            f"Schedule: {dataset_length} images / batch {global_batch} = "
+            f"{self.iterations_per_epoch} iterations "
+            f"per epoch; {source.epochs} epochs = {self.total_iterations} iterations; learning "
+            f"rate {shape}"
         )
         if self.max_iter != self.total_iterations:
             text += f"; this run stops at iteration {self.max_iter} (train.max_iter)"
@@ -101,13 +110,15 @@ def plan_iterations(
 ) -> IterationSchedule:
     """Gives the iterations that ``schedule`` means for one data set and batch.
 
-    An epoch is ``ceil(dataset_length / global_batch)`` optimiser steps: 118,287 images at batch 16 make 7,393.
+    An epoch is ``ceil(dataset_length / global_batch)`` optimiser steps: 118,287 images at batch 16
+    make 7,393.
 
     Args:
         schedule: The schedule in epochs.
         dataset_length: Images of the training set.
         global_batch: Images per optimiser step, over all processes and accumulated micro-batches.
-        max_iter: Stops the run earlier (or later) without moving the milestones; None for the whole schedule.
+        max_iter: Stops the run earlier (or later) without moving the milestones; None for the
+            whole schedule.
 
     Returns:
         The schedule in iterations.
@@ -119,7 +130,11 @@ def plan_iterations(
         if value < 1:
             raise ValueError(f"{name} is {value}, expected 1 or more")
     if max_iter is not None and max_iter < 1:
-        raise ValueError(f"train.max_iter is {max_iter}, expected 1 or more, or null for the whole schedule")
+        raise ValueError(
+            f"train.max_iter is {max_iter}, expected 1 or more, or null for the whole schedule"
+        )
     per_epoch = math.ceil(dataset_length / global_batch)
     total = max(1, math.ceil(schedule.epochs * per_epoch))
-    return IterationSchedule(schedule, per_epoch, total, total if max_iter is None else int(max_iter))
+    return IterationSchedule(
+        schedule, per_epoch, total, total if max_iter is None else int(max_iter)
+    )

@@ -1,7 +1,7 @@
 """One process of a run: checks everything, then trains or evaluates.
 
-Role in the flow: :mod:`sparse_detr.engine.program` calls :func:`run_session` in each process. The output folder is
-made only when config, data, model and initial weights are known to be good.
+Role in the flow: :mod:`sparse_detr.engine.program` calls :func:`run_session` in each process. The
+output folder is made only when config, data, model and initial weights are known to be good.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from .devices import resolve_device, seed_everything
 from .ema import ModelEma
 from .environment import describe_environment
 from .errors import ResultsMissedError, UserError, user_errors
-from .evaluation import Results, check_expectation, evaluate_model, missed_expectations, save_results
+from .evaluation import (
+    Results,
+    check_expectation,
+    evaluate_model,
+    missed_expectations,
+    save_results,
+)
 from .event_logs import RunLog, build_writers, trim_metrics
 from .hooks import CheckpointHook, EmaHook, EvaluationHook, LearningRateHook, WriterHook
 from .launching import wrap_for_processes
@@ -63,7 +69,9 @@ def run_session(config: DictConfig, arguments: argparse.Namespace) -> Results:
         if comm.is_main_process():
             missed = missed_expectations(results, config.train.expected_results)
             if missed:
-                raise ResultsMissedError("results below what train.expected_results asks: " + "; ".join(missed))
+                raise ResultsMissedError(
+                    "results below what train.expected_results asks: " + "; ".join(missed)
+                )
             if config.train.expected_results:
                 logger.info("All of train.expected_results are met")
         return results
@@ -97,8 +105,12 @@ class Session:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         seed_everything(int(options.seed), comm.get_rank(), bool(options.deterministic))
-        self.checkpoints = _construct(RunCheckpoints, self.output_dir, int(options.checkpointer.max_to_keep))
-        self.precision = _construct(MixedPrecision, bool(options.amp.enabled), str(options.amp.dtype), self.device)
+        self.checkpoints = _construct(
+            RunCheckpoints, self.output_dir, int(options.checkpointer.max_to_keep)
+        )
+        self.precision = _construct(
+            MixedPrecision, bool(options.amp.enabled), str(options.amp.dtype), self.device
+        )
         self.data: RunData = load_run_data(config, with_training=not arguments.eval_only)
         with user_errors("model", ValueError, FileNotFoundError):
             self.model: nn.Module = instantiate(config.model)
@@ -109,7 +121,9 @@ class Session:
         try:
             self.output_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"train.output_dir {self.output_dir} cannot be made: {error}") from error
+            raise UserError(
+                f"train.output_dir {self.output_dir} cannot be made: {error}"
+            ) from error
         comm.synchronize()
         with user_errors(f"train.output_dir {self.output_dir}", OSError):
             self.log.attach(self.output_dir)
@@ -122,10 +136,15 @@ class Session:
         parameters = list(self.model.parameters())
         total = sum(parameter.numel() for parameter in parameters)
         trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-        logger.info("Model %s: %.3fM parameters, %.3fM trainable", type(self.model).__name__, total / 1e6, trainable / 1e6)
+        logger.info(
+            "Model %s: %.3fM parameters, %.3fM trainable",
+            type(self.model).__name__,
+            total / 1e6,
+            trainable / 1e6,
+        )
 
     def evaluate(self) -> Results:
-        """Gives the metrics of ``train.init_checkpoint``, or of the last checkpoint of the output folder."""
+        """Gives the metrics of ``train.init_checkpoint``, or else of the last checkpoint."""
         path = self.config.train.init_checkpoint or self.checkpoints.newest_file()
         if not path:
             raise UserError(
@@ -165,15 +184,26 @@ class Session:
         schedule = self._plan(len(self.data.train), batch)
         with user_errors("optimizer", ValueError):
             node = self.config.optimizer
-            optimizer = instantiate({**dict(node.items()), "model": self.model, "global_batch": batch})
+            optimizer = instantiate(
+                {**dict(node.items()), "model": self.model, "global_batch": batch}
+            )
         resumption = read_resumption(self.checkpoints) if self.arguments.resume else None
         if resumption is None and options.init_checkpoint:
             self._load_initial(str(options.init_checkpoint), use_average=False)
         if resumption is not None:
             resumption.load_model(self.model)
-        step = _construct(StepOptions, float(options.clip.max_norm), int(options.accumulation), str(self.output_dir))
+        step = _construct(
+            StepOptions,
+            float(options.clip.max_norm),
+            int(options.accumulation),
+            str(self.output_dir),
+        )
         ema = options.ema
-        average = _construct(ModelEma, self.model, float(ema.decay), float(ema.warmup)) if ema.enabled else None
+        average = (
+            _construct(ModelEma, self.model, float(ema.decay), float(ema.warmup))
+            if ema.enabled
+            else None
+        )
         logger.info("%s", schedule.describe(len(self.data.train), batch))
         wrapped = wrap_for_processes(self.model, self.device, **options.ddp)
         trainer = Trainer(wrapped, loader, optimizer, self.precision, step)
@@ -225,7 +255,11 @@ class Session:
             evaluation,
         ]
         if comm.is_main_process():
-            last = trim_metrics(self.output_dir, resumption.iteration) if resumption is not None else -1
+            last = (
+                trim_metrics(self.output_dir, resumption.iteration)
+                if resumption is not None
+                else -1
+            )
             writers = build_writers(self.output_dir, schedule.max_iter, last)
             registered.append(WriterHook(writers, int(options.log_period), evaluation, last))
         trainer.register_hooks(registered)

@@ -1,8 +1,8 @@
 """One optimiser step, and the loop around it.
 
-Role in the flow: on Detectron2's ``TrainerBase`` and its hooks. A step draws the micro-batches, runs the model
-under autocast, checks that everything is finite, clips, steps and records. Schedules, checkpoints, evaluation
-and logs are hooks.
+Role in the flow: on Detectron2's ``TrainerBase`` and its hooks. A step draws the micro-batches,
+runs the model under autocast, checks that everything is finite, clips, steps and records.
+Schedules, checkpoints, evaluation and logs are hooks.
 """
 
 from __future__ import annotations
@@ -53,12 +53,13 @@ class StepOptions:
             raise ValueError(f"train.clip.max_norm is {self.max_norm}, expected 0 (off) or more")
 
 
-class Trainer(TrainerBase):  # type: ignore[misc]
+class Trainer(TrainerBase):
     """Trains a meta-architecture that gives a dict of weighted losses.
 
     Attributes:
         skipped_steps: Optimiser steps left out because float16 gradients overflowed.
-        finished: Whether :meth:`train` reached its last iteration; hooks read it in ``after_train``.
+        finished: Whether :meth:`train` reached its last iteration; hooks read it in
+            ``after_train``.
 
     Args:
         model: The model, wrapped for several processes if there are any.
@@ -86,10 +87,12 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         self.finished = False
         self._skipped_in_a_row = 0
         self._batches: Iterator[BatchedInputs] | None = None
-        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._parameters = [
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        ]
 
     def open_data(self) -> None:
-        """Starts the loader's workers. Called before random states are restored, because it draws from them."""
+        """Takes the loader's iterator; before random states are restored, as it may draw."""
         self._batches = iter(self.data_loader)
 
     def train(self, start_iter: int, max_iter: int) -> None:
@@ -139,7 +142,9 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             with user_errors("training data", BadSampleError, ClassIdError):
                 return [next(self._batches) for _ in range(self.options.accumulation)]
         except StopIteration:
-            raise RuntimeError("the training loader ended; it must repeat the data without end") from None
+            raise RuntimeError(
+                "the training loader ended; it must repeat the data without end"
+            ) from None
 
     def _gradient_sync(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are averaged over the processes once per step, in the last micro-batch."""
@@ -147,7 +152,9 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             return self.model.no_sync()
         return contextlib.nullcontext()
 
-    def _forward_backward(self, batch: BatchedInputs, weight: MicroBatchWeights) -> dict[str, Tensor]:
+    def _forward_backward(
+        self, batch: BatchedInputs, weight: MicroBatchWeights
+    ) -> dict[str, Tensor]:
         """Gives the detached, weighted losses of a micro-batch after their backward pass."""
         try:
             with self.precision.autocast():
@@ -156,7 +163,10 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             stage = getattr(error, "stage", None)
             where = f"not finite in {stage} ({error})" if stage else str(error)
             raise self._diverged(where, batch, getattr(error, "image_ids", None)) from error
-        weighted = {name: value.float() if value.dtype.itemsize < 4 else value for name, value in losses.items()}
+        weighted = {
+            name: value.float() if value.dtype.itemsize < 4 else value
+            for name, value in losses.items()
+        }
         weighted = {name: value * weight.of(name) for name, value in weighted.items()}
         total = torch.stack([value.reshape(()) for value in weighted.values()]).sum()
         if not bool(torch.isfinite(total.detach())):
@@ -171,7 +181,8 @@ class Trainer(TrainerBase):  # type: ignore[misc]
         self.precision.unscale(self.optimizer)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        # Scaling by a norm that is not finite would spoil every gradient, and with it the search for the first bad one.
+        # Scaling by a norm that is not finite would spoil every gradient, and with it the search
+        # for the first bad one.
         if self.options.max_norm > 0 and bool(torch.isfinite(norm)):
             nn.utils.clip_grads_with_norm_(self._parameters, self.options.max_norm, norm)
         return float(norm)
@@ -183,21 +194,33 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             parameter = first_bad_gradient(unwrap(self.model))
             self._skipped_in_a_row += 1
             if not self.precision.scales_loss or self._skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
-                raise self._diverged(f"gradient norm is {norm}, first in parameter {parameter}", batch)
+                raise self._diverged(
+                    f"gradient norm is {norm}, first in parameter {parameter}", batch
+                )
         else:
             self._skipped_in_a_row = 0
         if not self.precision.step(self.optimizer):
             self.skipped_steps += 1
 
     def _diverged(
-        self, where: str, batch: BatchedInputs, image_ids: Any = None, losses: Mapping[str, float] | None = None
+        self,
+        where: str,
+        batch: BatchedInputs,
+        image_ids: Any = None,
+        losses: Mapping[str, float] | None = None,
     ) -> Exception:
         return stop_training(
-            where, batch, self.iter, self.optimizer, self.options.output_dir, image_ids=image_ids, losses=losses
+            where,
+            batch,
+            self.iter,
+            self.optimizer,
+            self.options.output_dir,
+            image_ids=image_ids,
+            losses=losses,
         )
 
     def _record(self, losses: dict[str, Tensor], norm: float, data_time: float) -> None:
-        """Puts the means over the processes into the event storage, with one transfer for all of them."""
+        """Puts the means over the processes into the event storage, in one transfer."""
         names = sorted(losses)
         values = torch.stack([losses[name].reshape(()).double() for name in names])
         world_size = comm.get_world_size()
@@ -212,7 +235,9 @@ class Trainer(TrainerBase):  # type: ignore[misc]
             self.storage.put_scalar("grad_norm", norm)
         if self.precision.scales_loss:
             self.storage.put_scalar("skipped_steps", self.skipped_steps, smoothing_hint=False)
-            self.storage.put_scalar("loss_scale", self.precision.scaler.get_scale(), smoothing_hint=False)
+            self.storage.put_scalar(
+                "loss_scale", self.precision.scaler.get_scale(), smoothing_hint=False
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Gives the trainer's part of a checkpoint: optimiser, scaler and counters."""

@@ -47,7 +47,10 @@ class LoadReport:
         return left / max(1, left + len(self.loaded))
 
     def __str__(self) -> str:
-        shapes = [f"{name} (file {list(found)}, model {list(own)})" for name, found, own in self.mismatched]
+        shapes = [
+            f"{name} (file {list(found)}, model {list(own)})"
+            for name, found, own in self.mismatched
+        ]
         rows = [
             f"Weights from {self.source}: {len(self.loaded)} loaded",
             _row("missing in the file, initialised anew", self.missing),
@@ -64,7 +67,9 @@ def _row(title: str, names: list[str] | tuple[str, ...]) -> str:
     return f"  {len(names)} {title}: {', '.join(names[:_SHOWN_NAMES])}{more}"
 
 
-def weights_of(content: Mapping[str, Any], source: str, use_average: bool = False) -> dict[str, Tensor]:
+def weights_of(
+    content: Mapping[str, Any], source: str, use_average: bool = False
+) -> dict[str, Tensor]:
     """Gives the tensors of a checkpoint's model.
 
     Args:
@@ -84,11 +89,14 @@ def weights_of(content: Mapping[str, Any], source: str, use_average: bool = Fals
         logger.info("Using the moving average of the weights in %s", source)
         weights = average["average"]
     if not isinstance(weights, Mapping) or not weights:
-        raise UnreadableCheckpointError(f"checkpoint {source} holds no weights (expected a dict of tensors)")
+        raise UnreadableCheckpointError(
+            f"checkpoint {source} holds no weights (expected a dict of tensors)"
+        )
     wrong = [str(name) for name, value in weights.items() if not isinstance(value, Tensor)]
     if wrong:
         raise UnreadableCheckpointError(
-            f"checkpoint {source} holds no weights: its entries {wrong[:4]} are not tensors (expected a key 'model' "
+            f"checkpoint {source} holds no weights: its entries {wrong[:4]} are not tensors "
+            "(expected a key 'model' "
             "or a dict of tensors)"
         )
     prefix = "module."
@@ -134,7 +142,8 @@ def load_weights(
     """Loads the weights of a checkpoint file into ``model`` and logs the report.
 
     Args:
-        model: The model, not wrapped for several processes. It is unchanged when an error is raised.
+        model: The model, not wrapped for several processes. It is unchanged when an error is
+            raised.
         path: A ``.pth`` file.
         allow_partial: Accepts other shapes and any number of missing entries.
         max_missing: Share of the model's entries that may be missing without ``allow_partial``.
@@ -151,11 +160,15 @@ def load_weights(
     weights = weights_of(read_checkpoint(path), source, use_average)
     report = compare_weights(model, weights, source)
     if not report.loaded:
-        raise UserError(f"{report}\nnothing of this checkpoint fits the model; it belongs to another one")
+        raise UserError(
+            f"{report}\nnothing of this checkpoint fits the model; it belongs to another one"
+        )
     if not allow_partial and (report.mismatched or report.missing_fraction > max_missing):
         raise UserError(
-            f"{report}\nthe checkpoint does not fit the model ({report.missing_fraction:.1%} of its entries would stay "
-            "as initialised); if that is meant, as in fine-tuning, set train.allow_partial_init=true"
+            f"{report}\nthe checkpoint does not fit the model ({report.missing_fraction:.1%} of "
+            "its entries would stay "
+            "as initialised); if that is meant, as in fine-tuning, set "
+            "train.allow_partial_init=true"
         )
     with torch.no_grad():
         model.load_state_dict({name: weights[name] for name in report.loaded}, strict=False)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.modeling import Backbone
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
@@ -145,7 +146,7 @@ class TransformerDetector(nn.Module):
         ):
             if expected != got:
                 raise ValueError(f"{name} must agree among the parts, got {expected} and {got}")
-        if hasattr(self.backbone, "output_shape"):
+        if isinstance(self.backbone, Backbone):
             given = {k: v.channels for k, v in self.backbone.output_shape().items()}
             wanted = self.feature_projection.in_channels
             if any(given.get(name) != channels for name, channels in wanted.items()):
@@ -167,7 +168,8 @@ class TransformerDetector(nn.Module):
         if self.token_scoring is None:
             if value is not None:
                 raise ValueError(
-                    f"keep_ratio must be None for a detector that does not score tokens, got {value!r}"
+                    "keep_ratio must be None for a detector that does not score tokens, "
+                    f"got {value!r}"
                 )
             return None
         return check_keep_ratio(value)  # type: ignore[arg-type]  # None is refused there

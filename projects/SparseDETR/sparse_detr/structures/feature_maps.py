@@ -89,9 +89,7 @@ class FeatureMaps:
         merged = []
         for level in zip(*(part.maps for part in parts), strict=True):
             height, width = (max(m.shape[d] for m in level) for d in (-2, -1))
-            padded = [
-                F.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in level
-            ]
+            padded = [F.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in level]
             merged.append(torch.cat(padded)[back])
         sizes = [s for part in parts for s in part.valid_sizes]
         return FeatureMaps(tuple(merged), tuple(sizes[i] for i in back))

@@ -42,7 +42,7 @@ class Comparison:
             tolerance: Instead of the case's own, for arrays stored in lower precision.
         """
         self.count += 1
-        a, b = _array(got), _array(expected)
+        a, b = as_array(got), as_array(expected)
         if a.shape != b.shape:
             self.misses.append(f"{name}: shape {a.shape}, expected {b.shape}")
             return
@@ -62,7 +62,7 @@ class Comparison:
     def same(self, name: str, got: Any, expected: Any) -> None:
         """Compares integers, which must be identical."""
         self.count += 1
-        a, b = _array(got), _array(expected)
+        a, b = as_array(got), as_array(expected)
         if a.shape != b.shape:
             self.misses.append(f"{name}: shape {a.shape}, expected {b.shape}")
         elif not np.array_equal(a, b):
@@ -83,7 +83,8 @@ class Comparison:
         return "\n".join([text, *(f"       {miss}" for miss in self.misses[:20])])
 
 
-def _array(value: Any) -> Array:
+def as_array(value: Any) -> Array:
+    """A numpy array of a tensor, of a list of tensors, or of numbers."""
     if isinstance(value, Tensor):
         return value.detach().cpu().numpy()
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], Tensor):

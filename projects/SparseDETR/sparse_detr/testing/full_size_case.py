@@ -19,7 +19,9 @@ from .comparison import Comparison
 from .golden_model import model_config, released_flags
 from .seed_recipe import seeded_tensor
 
-_FLAGS = "--with_box_refine --two_stage --eff_query_init --eff_specific_head --rho {} --use_enc_aux_loss"
+_FLAGS = (
+    "--with_box_refine --two_stage --eff_query_init --eff_specific_head --rho {} --use_enc_aux_loss"
+)
 # Stored in float32.
 _FLOAT32 = 1e-6
 
@@ -105,7 +107,7 @@ def _check_inference(
     scores: Tensor,
 ) -> None:
     """The lean inference path gives what the supervised path gives."""
-    found = model(inputs)[0]["instances"]  # type: ignore[index]
+    found = model(inputs)[0]["instances"]
     assert isinstance(found, Instances) and isinstance(found.pred_boxes, Boxes)
     comparison.close("inference scores", found.scores, scores)
     # Detectron2 holds boxes in float32.

@@ -53,7 +53,9 @@ def _one(run: Callable[[], Comparison]) -> list[Comparison]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs all cases of a folder and gives the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m sparse_detr.testing.parity", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m sparse_detr.testing.parity", description=__doc__
+    )
     parser.add_argument("folder", type=Path, help="folder of reference vectors")
     folder: Path = parser.parse_args(arguments).folder
     if not folder.is_dir():

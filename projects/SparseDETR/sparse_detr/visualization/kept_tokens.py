@@ -159,7 +159,7 @@ def _summary(levels: Sequence[KeptLevel], with_boxes: bool) -> tuple[str, list[s
         "",
         "Bright, outlined: kept, updated by the encoder",
         "Grey: passed on as the backbone gave it",
-        "White frames: ground truth" if with_boxes else "",
+        *(["White frames: ground truth"] if with_boxes else []),
         "",
         "Share of the kept tokens by level",
     ]
