@@ -139,7 +139,7 @@ endif
 $(STAMPS)/torch: requirements/torch.txt $(STAMPS)/environment
 ifneq ($(HAS_ALL),yes)
 	@echo "Setting up $(VENV): $$(grep -o '^torch==.*' $<) and its CUDA libraries" \
-	  "(about 5 GB on disk; one minute from pip's cache, longer over a slow line)"
+	  "(about 5 GB on disk; a few minutes)"
 	@$(PIP_INSTALL) $(LONG_QUIET) -r $<
 endif
 	@touch $@

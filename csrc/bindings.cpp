@@ -3,7 +3,10 @@
 #include <Python.h>
 #include <torch/library.h>
 
+#include <exception>
+
 #include "common/build_info.h"
+#include "common/cpu_capability.h"
 
 TORCH_LIBRARY(sparse_detr, m) {
   m.def(
@@ -20,10 +23,14 @@ namespace {
 
 #if defined(SPARSE_DETR_WITH_CUDA)
 constexpr int kWithCuda = 1;
-const char* architectures() { return sparse_detr::cuda_architectures(); }
+const char* architectures() {
+  return sparse_detr::cuda_architectures();
+}
 #else
 constexpr int kWithCuda = 0;
-const char* architectures() { return ""; }
+const char* architectures() {
+  return "";
+}
 #endif
 
 // at::parallel_for is compiled as a serial loop where this is 0.
@@ -33,8 +40,28 @@ constexpr int kWithOpenmp = 1;
 constexpr int kWithOpenmp = 0;
 #endif
 
-PyModuleDef module_definition = {
-    PyModuleDef_HEAD_INIT, "_C", "Compiled operators of sparse_detr.", -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+PyObject* cpu_capability(PyObject*, PyObject*) {
+  try {
+    return PyUnicode_FromString(sparse_detr::cpu_capability_name(sparse_detr::cpu_capability()));
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+    return nullptr;
+  }
+}
+
+PyMethodDef functions[] = {
+    {"cpu_capability", cpu_capability, METH_NOARGS, "Gives the vector instructions that the CPU kernels use."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef module_definition = {PyModuleDef_HEAD_INIT,
+                                 "_C",
+                                 "Compiled operators of sparse_detr.",
+                                 -1,
+                                 functions,
+                                 nullptr,
+                                 nullptr,
+                                 nullptr,
+                                 nullptr};
 
 }  // namespace
 

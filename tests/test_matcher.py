@@ -45,8 +45,8 @@ def test_the_match_is_the_cheapest_of_all_assignments(num_rows, num_objects, see
 
 def test_the_cost_by_hand():
     predictions = torch.zeros(1, 2).double()  # probability one half of both classes
-    box = torch.tensor([[0.5, 0.5, 0.2, 0.2]]).double()
-    target = torch.tensor([[0.6, 0.5, 0.2, 0.2]]).double()
+    box = torch.tensor([[0.5, 0.5, 0.2, 0.2]], dtype=torch.float64)
+    target = torch.tensor([[0.6, 0.5, 0.2, 0.2]], dtype=torch.float64)
     cost = HungarianMatcher(class_cost=2, bbox_cost=5, giou_cost=3).cost(
         predictions, box, torch.tensor([1]), target
     )

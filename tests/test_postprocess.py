@@ -28,11 +28,12 @@ def test_fewer_candidates_than_the_maximum_are_all_given():
 
 def test_every_image_is_scaled_to_its_own_original_size():
     predictions = random_predictions(2, 5)
-    same = Predictions(predictions.logits[:1].expand(2, -1, -1), predictions.boxes_cxcywh[:1].expand(2, -1, -1))
-    first, second = TopDetections(10)(same, [(10, 20), (30, 80)])
-    torch.testing.assert_close(
-        second.pred_boxes.tensor, first.pred_boxes.tensor * torch.tensor([4.0, 3.0, 4.0, 3.0]).double()
+    same = Predictions(
+        predictions.logits[:1].expand(2, -1, -1), predictions.boxes_cxcywh[:1].expand(2, -1, -1)
     )
+    first, second = TopDetections(10)(same, [(10, 20), (30, 80)])
+    scale = torch.tensor([4.0, 3.0, 4.0, 3.0])
+    torch.testing.assert_close(second.pred_boxes.tensor, first.pred_boxes.tensor * scale)
     assert first.image_size == (10, 20) and second.image_size == (30, 80)
 
 

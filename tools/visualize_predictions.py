@@ -77,7 +77,9 @@ def image_records(paths: list[str]) -> list[dict[str, Any]]:
         if path.is_dir():
             found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
             if not found:
-                raise UserError(f"--input: folder {path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+                raise UserError(
+                    f"--input: folder {path} holds no image ({', '.join(IMAGE_SUFFIXES)})"
+                )
             files += found
         elif path.is_file():
             files.append(path)
@@ -89,6 +91,7 @@ def image_records(paths: list[str]) -> list[dict[str, Any]]:
 def dataset_records(config: Any, name: str | None) -> list[dict[str, Any]]:
     """Gives the dictionaries of a data set of the config, or of a registered one."""
     from detectron2.config import instantiate
+
     from sparse_detr.data.datasets import load_dataset
     from sparse_detr.engine.errors import user_errors
 
@@ -131,13 +134,16 @@ def find_weights(config: Any, given: str | None) -> str:
     output_dir = str(train.get("output_dir", ""))
     found = given or train.get("init_checkpoint") or RunCheckpoints(output_dir).newest_file()
     if not found:
-        raise UserError(f"no weights: give --weights FILE ({output_dir or '.'} holds no checkpoint)")
+        raise UserError(
+            f"no weights: give --weights FILE ({output_dir or '.'} holds no checkpoint)"
+        )
     return str(found)
 
 
 def draw(options: argparse.Namespace) -> Path:
     """Gives the folder of the pictures after writing them."""
     from detectron2.config import instantiate
+
     from sparse_detr.config.loading import load_config
     from sparse_detr.data.mapper import BadSampleError
     from sparse_detr.engine.errors import user_errors

@@ -1,6 +1,7 @@
 """Deformable DETR, single stage, without box refinement: the tree that its relatives vary."""
 
 from detectron2.config import LazyCall as L
+
 from sparse_detr.criterion import SetCriterion
 from sparse_detr.decoder import DeformableDecoder
 from sparse_detr.encoder import DeformableEncoder

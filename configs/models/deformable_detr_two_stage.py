@@ -1,6 +1,7 @@
 """Deformable DETR, two-stage, with the original query initialisation."""
 
 from detectron2.config import LazyCall as L
+
 from sparse_detr.query_selection import ProposalProjection, TwoStageQueries
 
 from .deformable_detr_box_refinement import model

@@ -1,6 +1,7 @@
 """Sparse DETR: the encoder updates the tokens that the decoder is going to look at."""
 
 from detectron2.config import LazyCall as L
+
 from sparse_detr.criterion import TokenScoringLoss
 from sparse_detr.token_scoring import ScoringNetwork
 from sparse_detr.token_selection import TopRhoSelection

@@ -5,6 +5,8 @@
 
 namespace sparse_detr {
 
-const char* cuda_architectures() { return SPARSE_DETR_EXPANDED_TEXT(__CUDA_ARCH_LIST__); }
+const char* cuda_architectures() {
+  return SPARSE_DETR_EXPANDED_TEXT(__CUDA_ARCH_LIST__);
+}
 
 }  // namespace sparse_detr

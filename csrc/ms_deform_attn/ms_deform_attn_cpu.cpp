@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../common/argument_checks.h"
+#include "../common/cpu_capability.h"
 #include "cpu_kernel.h"
 
 namespace sparse_detr {
@@ -52,36 +53,14 @@ SPARSE_DETR_ENTRY_POINTS(avx2, __attribute__((target("avx2,fma"))), 32)
 SPARSE_DETR_ENTRY_POINTS(avx512, __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), 64)
 #endif
 
-enum class InstructionSet { kBaseline, kAvx2, kAvx512 };
-
-InstructionSet detect_instruction_set() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    return InstructionSet::kAvx512;
-  }
-  if (avx2) {
-    return InstructionSet::kAvx2;
-  }
-#endif
-  return InstructionSet::kBaseline;
-}
-
-InstructionSet instruction_set() {
-  static const InstructionSet detected = detect_instruction_set();
-  return detected;
-}
-
 template <typename scalar_t>
 void forward_range(
     const Problem<scalar_t>& problem, const Scratch<scalar_t>& scratch, scalar_t* output, int64_t begin, int64_t end) {
-  switch (instruction_set()) {
+  switch (cpu_capability()) {
 #if defined(__x86_64__)
-    case InstructionSet::kAvx512:
+    case CpuCapability::kAvx512:
       return forward_avx512(problem, scratch, output, begin, end);
-    case InstructionSet::kAvx2:
+    case CpuCapability::kAvx2:
       return forward_avx2(problem, scratch, output, begin, end);
 #endif
     default:
@@ -93,11 +72,11 @@ template <typename scalar_t>
 void backward_range(
     const Problem<scalar_t>& problem, const Scratch<scalar_t>& scratch, const Gradients<scalar_t>& gradients,
     int64_t begin, int64_t end) {
-  switch (instruction_set()) {
+  switch (cpu_capability()) {
 #if defined(__x86_64__)
-    case InstructionSet::kAvx512:
+    case CpuCapability::kAvx512:
       return backward_avx512(problem, scratch, gradients, begin, end);
-    case InstructionSet::kAvx2:
+    case CpuCapability::kAvx2:
       return backward_avx2(problem, scratch, gradients, begin, end);
 #endif
     default:

@@ -102,6 +102,6 @@ def test_a_saved_config_is_plain_data_keeps_references_and_builds_the_same(tmp_p
 
 def test_what_cannot_be_saved_is_named(tmp_path: Path) -> None:
     config = OmegaConf.create({"model": LazyCall(lambda: 1)()}, flags={"allow_objects": True})
-    with pytest.raises(ConfigError, match="model._target_"):
+    with pytest.raises(ConfigError, match=r"model._target_"):
         save_config(config, tmp_path / "config.yaml")
     assert not (tmp_path / "config.yaml").exists()

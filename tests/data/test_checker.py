@@ -180,7 +180,7 @@ anything = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_no_content_of_a_field_makes_the_checker_fail(data: st.DataObject) -> None:
     keys = {

@@ -62,7 +62,7 @@ def test_a_truncated_file_is_refused_with_and_without_its_checksum(
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     for known in (digest, None):
-        with pytest.raises(UnreadableCheckpointError, match="damaged|refused"):
+        with pytest.raises(UnreadableCheckpointError, match=r"damaged|refused"):
             read_checkpoint(path, known)
 
 

@@ -56,7 +56,7 @@ def test_the_deterministic_switch_reaches_torch_and_can_be_taken_back() -> None:
 def test_devices_by_name() -> None:
     assert resolve_device("cpu").type == "cpu"
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(UserError, match="train.device is 'gpu'"):
+    with pytest.raises(UserError, match=r"train.device is 'gpu'"):
         resolve_device("gpu")
     with pytest.raises(UserError, match="GPUs are visible"):
         resolve_device("cuda:99")

@@ -62,7 +62,7 @@ def test_no_readable_checkpoint_stops_with_one_message(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, range(1, 3))
     for path in tmp_path.glob("*.pth"):
         path.write_bytes(b"nothing")
-    with pytest.raises(UserError, match="no checkpoint in .* is readable"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is readable"):
         checkpoints.latest_readable()
 
 

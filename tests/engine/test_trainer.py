@@ -117,7 +117,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step_and_names_the_param
     model = toy()
     model.head.weight.register_hook(lambda gradient: gradient * torch.inf)
     before = model.head.bias.detach().clone()
-    with pytest.raises(TrainingDivergedError, match="first in parameter head.weight"):
+    with pytest.raises(TrainingDivergedError, match=r"first in parameter head.weight"):
         train(model, [[entry(0, 2)]], tmp_path, 1)
     assert torch.equal(model.head.bias, before)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from builders import batch, small_detector
 from sparse_detr.inference import inspect_image, level_strides
 

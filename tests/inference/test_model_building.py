@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from builders import small_config, small_detector
 from sparse_detr.engine.errors import UserError
 from sparse_detr.inference import build_model_for_inference

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -144,6 +145,18 @@ print(out.tolist(), describe_backend("cpu"))
     assert "[[[1.0, 1.0]]]" in result.stdout, result.stderr
     assert "torch (slower; the compiled operators could not be loaded" in result.stdout
     assert "undefined symbol" in result.stdout
+
+
+def test_a_library_of_an_older_version_leaves_the_torch_path_and_asks_for_a_build(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    older = ModuleType("sparse_detr._C")
+    older.__file__ = "_C.so"
+    monkeypatch.setitem(sys.modules, "sparse_detr._C", older)
+    status = backend.load_extension()
+    assert not status.loaded
+    assert status.problem is not None
+    assert "_C.so is of an older version, build it again" in status.problem
 
 
 def test_threads_are_torchs_own() -> None:

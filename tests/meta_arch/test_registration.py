@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
+
 from sparse_detr.config.loading import load_config
 from sparse_detr.config.overrides import ConfigError
 from sparse_detr.config.yacs import DEFAULT_CONFIG, add_sparse_detr_config
@@ -106,7 +107,9 @@ def test_the_wrong_channel_order_is_refused() -> None:
 
 
 def test_a_wrong_override_is_refused_as_on_the_command_line() -> None:
-    with pytest.raises(ConfigError, match=r"model\.num_clases.*nearest key is 'model\.num_classes'"):
+    with pytest.raises(
+        ConfigError, match=r"model\.num_clases.*nearest key is 'model\.num_classes'"
+    ):
         build_model(small_cfg(OVERRIDES=["model.num_clases=3"]))
 
 

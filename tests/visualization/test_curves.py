@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+
 from sparse_detr.visualization import draw_curves, read_metrics
 
 
@@ -71,11 +72,15 @@ def test_nan_and_null_are_kept_as_gaps(tmp_path: Path) -> None:
 
 
 def test_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
-    file = log(tmp_path / "m.json", {"iteration": 1, "total_loss": 1.0}, tail='{"iteration": 2, "to')
+    file = log(
+        tmp_path / "m.json", {"iteration": 1, "total_loss": 1.0}, tail='{"iteration": 2, "to'
+    )
     assert points(file, "total_loss") == [(1, 1.0)]
 
 
-@pytest.mark.parametrize("text", ["", "no json\n", '{"total_loss": 1.0}\n', "[1]\n", '{"iteration": 3}\n'])
+@pytest.mark.parametrize(
+    "text", ["", "no json\n", '{"total_loss": 1.0}\n', "[1]\n", '{"iteration": 3}\n']
+)
 def test_a_log_without_scalars_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "metrics.json"
     file.write_text(text)

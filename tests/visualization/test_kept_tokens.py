@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from builders import batch, small_detector
 from sparse_detr.inference import inspect_image
 from sparse_detr.visualization import KeptLevel, draw_kept_tokens, kept_levels

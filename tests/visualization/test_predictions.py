@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances
+
 from sparse_detr.visualization import annotations_as_instances, draw_predictions
 from sparse_detr.visualization.panels import CAPTION_HEIGHT, MARGIN, Picture
 from sparse_detr.visualization.predictions import class_colour, class_label
@@ -87,6 +88,15 @@ def test_predictions_below_the_threshold_are_left_out() -> None:
     low = detections([[100.0, 50.0, 300.0, 250.0]], [0.29], [0])
     assert not is_drawn_on(panel(draw_predictions(grey_image(), low, score_threshold=0.3)))
     assert is_drawn_on(panel(draw_predictions(grey_image(), low, score_threshold=0.29)))
+
+
+def test_where_nothing_reaches_the_threshold_the_best_score_is_told() -> None:
+    low = detections([[100.0, 50.0, 300.0, 250.0]], [0.2], [0])
+    nothing, told = (
+        draw_predictions(grey_image(), each)[: MARGIN + CAPTION_HEIGHT]
+        for each in (detections([], [], []), low)
+    )
+    assert (told < 128).sum() > (nothing < 128).sum()
 
 
 def test_a_class_has_the_same_colour_in_both_panels() -> None:

@@ -14,6 +14,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+_VARIABLES = (
+    "TORCH_CUDA_ARCH_LIST",
+    "FORCE_CUDA",
+    "SPARSE_DETR_BACKEND",
+    "SPARSE_DETR_CPU_CAPABILITY",
+)
+
 
 def collect_environment() -> list[tuple[str, str]]:
     """Gives names and facts, in the order to print them."""
@@ -34,10 +41,11 @@ def collect_environment() -> list[tuple[str, str]]:
         ("nvcc", lambda: _version_line("nvcc")),
         ("C++ compiler", lambda: _version_line(os.environ.get("CXX", "c++"))),
         ("compiled operators", _operators),
+        ("CPU instructions of the operators", _cpu_capability),
         ("operators on cpu", lambda: _backend("cpu")),
         ("operators on cuda", lambda: _backend("cuda")),
     ]
-    for variable in ("TORCH_CUDA_ARCH_LIST", "FORCE_CUDA", "SPARSE_DETR_BACKEND"):
+    for variable in _VARIABLES:
         facts.append((variable, partial(_variable, variable)))
     return [(name, _ask(question)) for name, question in facts]
 
@@ -117,6 +125,11 @@ def _operators() -> str:
     if not extension_status.with_cuda:
         return f"loaded, CPU only, {openmp}"
     return f"loaded, CPU and CUDA ({extension_status.cuda_architectures}), {openmp}"
+
+
+def _cpu_capability() -> str:
+    module = importlib.import_module("sparse_detr._C")
+    return str(module.cpu_capability())
 
 
 def _backend(device_type: str) -> str:

@@ -143,7 +143,7 @@ def _check_images(
 
 
 def _positive_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
 
 
 def _check_categories(
@@ -212,7 +212,8 @@ def _check_annotations(
                     kind = "class_out_of_range" if categories is None else "unknown_category"
                     report.add(kind, f"{where} (category {category}, num_classes {num_classes})")
             image = images.get(image_id) if _is_id(image_id) else None
-            if not _check_box(box, image, where, report) or not _is_id(category):
+            usable = _check_box(box, image, where, report)
+            if not (usable and _is_id(category) and _is_id(image_id)):
                 continue
         key = (image_id, category, *box)
         if key in seen:

@@ -55,8 +55,17 @@ KINDS: dict[str, tuple[str, str]] = {
 """Kind -> (severity, what is counted)."""
 
 SKIPPABLE = frozenset(
-    "missing_file empty_file corrupt_image size_mismatch exif_mismatch "
-    "no_bbox bbox_length non_finite_bbox reversed_bbox".split()
+    [
+        "missing_file",
+        "empty_file",
+        "corrupt_image",
+        "size_mismatch",
+        "exif_mismatch",
+        "no_bbox",
+        "bbox_length",
+        "non_finite_bbox",
+        "reversed_bbox",
+    ]
 )
 """Errors of single samples, which a training loader with `on_bad_sample="skip"` gets past."""
 

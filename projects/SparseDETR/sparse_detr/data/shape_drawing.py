@@ -19,8 +19,11 @@ BoolArray = npt.NDArray[np.bool_]
 SUPERSAMPLING = 4
 """Sub-pixels per pixel and direction; a box edge is exact to a quarter of a pixel."""
 
-MIN_VISIBLE_FRACTION = 0.3
+MIN_VISIBLE_FRACTION = 0.5
 """A shape that would leave less than this of an earlier shape visible is placed elsewhere."""
+
+MAX_TILT = math.radians(20)
+"""Largest rotation of a shape from its upright pose, either way, in radians."""
 
 MIN_SIZE = 8
 """Smallest longer side of a shape, in pixels."""
@@ -68,26 +71,31 @@ def _rotate(points: FloatArray, angle: float) -> FloatArray:
     return (points @ rotation.T).astype(np.float32)
 
 
+def _tilt(rng: np.random.Generator) -> float:
+    return float(rng.uniform(-MAX_TILT, MAX_TILT))
+
+
 def _triangle(rng: np.random.Generator) -> FloatArray:
-    return _regular_points([1.0, float(rng.uniform(0.8, 1.0)), 1.0], rng.uniform(0, 2 * math.pi))
+    upright = -math.pi / 2
+    return _regular_points([1.0, float(rng.uniform(0.8, 1.0)), 1.0], upright + _tilt(rng))
 
 
 def _rectangle(rng: np.random.Generator) -> FloatArray:
     half = float(rng.uniform(0.45, 1.0))
     corners = np.array([[-1, -half], [1, -half], [1, half], [-1, half]], dtype=np.float32)
-    return _rotate(corners, rng.uniform(0, math.pi))
+    return _rotate(corners, _tilt(rng))
 
 
 def _star(rng: np.random.Generator) -> FloatArray:
     inner = float(rng.uniform(0.38, 0.48))
-    return _regular_points([1.0, inner] * 5, rng.uniform(0, 2 * math.pi))
+    return _regular_points([1.0, inner] * 5, -math.pi / 2 + _tilt(rng))
 
 
 def _cross(rng: np.random.Generator) -> FloatArray:
     t = float(rng.uniform(0.25, 0.36))
     quarter = [(t, 1.0), (-t, 1.0), (-t, t), (-1.0, t), (-1.0, -t), (-t, -t)]
     half_turn = [(-x, -y) for x, y in quarter]
-    return _rotate(np.array(quarter + half_turn, dtype=np.float32), rng.uniform(0, math.pi / 2))
+    return _rotate(np.array(quarter + half_turn, dtype=np.float32), _tilt(rng))
 
 
 def _circle(rng: np.random.Generator) -> FloatArray:

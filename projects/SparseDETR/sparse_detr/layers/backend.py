@@ -55,13 +55,17 @@ def load_extension() -> ExtensionStatus:
         # A missing module, or one compiled against another torch (undefined symbols): both leave
         # the torch path.
         return ExtensionStatus(False, False, "", False, f"{type(error).__name__}: {error}")
-    return ExtensionStatus(
-        loaded=True,
-        with_cuda=bool(module.WITH_CUDA),
-        cuda_architectures=str(module.CUDA_ARCHITECTURES),
-        with_openmp=bool(module.WITH_OPENMP),
-        problem=None,
-    )
+    try:
+        return ExtensionStatus(
+            loaded=True,
+            with_cuda=bool(module.WITH_CUDA),
+            cuda_architectures=str(module.CUDA_ARCHITECTURES),
+            with_openmp=bool(module.WITH_OPENMP),
+            problem=None,
+        )
+    except AttributeError as error:
+        problem = f"{module.__file__} is of an older version, build it again ({error})"
+        return ExtensionStatus(False, False, "", False, problem)
 
 
 def check_backend_name(name: str, origin: str) -> str:

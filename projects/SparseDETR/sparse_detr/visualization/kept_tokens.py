@@ -93,7 +93,9 @@ def cell_edges(cells: int, length: float) -> npt.NDArray[np.int64]:
     Returns:
         (cells + 1,) pixels, ascending.
     """
-    return np.floor(np.arange(cells + 1) * (length / cells) + 0.5).astype(np.int64)
+    edges = np.arange(cells + 1) * (length / cells)
+    rounded: npt.NDArray[np.int64] = np.floor(edges + 0.5).astype(np.int64)
+    return rounded
 
 
 def covered_pixels(kept: Mask, padded_size: tuple[float, float], panel_size: Size) -> Mask:
@@ -108,7 +110,9 @@ def covered_pixels(kept: Mask, padded_size: tuple[float, float], panel_size: Siz
         (height, width) bool.
     """
     rows = np.repeat(np.arange(kept.shape[0]), np.diff(cell_edges(kept.shape[0], padded_size[0])))
-    columns = np.repeat(np.arange(kept.shape[1]), np.diff(cell_edges(kept.shape[1], padded_size[1])))
+    columns = np.repeat(
+        np.arange(kept.shape[1]), np.diff(cell_edges(kept.shape[1], padded_size[1]))
+    )
     covered: Mask = kept[rows[: panel_size[0]]][:, columns[: panel_size[1]]]
     return covered
 

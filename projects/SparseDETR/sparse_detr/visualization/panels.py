@@ -102,7 +102,9 @@ def text_panel(size: tuple[int, int], title: str, rows: Sequence[str]) -> Pictur
         font_size -= 1
     draw.text((0, 0), title, fill=_INK, font=caption_font(font_size, bold=True))
     for number, row in enumerate(rows, start=1):
-        draw.text((0, number * font_size * 1.5 + 6), row, fill=_SOFT_INK, font=caption_font(font_size))
+        draw.text(
+            (0, number * font_size * 1.5 + 6), row, fill=_SOFT_INK, font=caption_font(font_size)
+        )
     return np.asarray(panel)
 
 

@@ -23,7 +23,7 @@ _GOLDEN_RATIO = 0.618034
 _LIGHTNESS = (0.55, 0.7, 0.62)
 
 
-class _ClearBoxes(Visualizer):  # type: ignore[misc]
+class _ClearBoxes(Visualizer):
     """Detectron2's visualiser with edges that hardly let the image through."""
 
     def draw_box(
@@ -34,7 +34,9 @@ class _ClearBoxes(Visualizer):  # type: ignore[misc]
         line_style: str = "-",
     ) -> Any:
         """Draws one box; see Detectron2."""
-        return super().draw_box(box_coord, alpha=alpha, edge_color=edge_color, line_style=line_style)
+        return super().draw_box(
+            box_coord, alpha=alpha, edge_color=edge_color, line_style=line_style
+        )
 
 
 def class_colour(class_id: int) -> Colour:
@@ -78,7 +80,9 @@ def annotations_as_instances(record: Mapping[str, Any]) -> Instances:
         (int(record["height"]), int(record["width"])),
         gt_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
         gt_classes=torch.tensor([int(a["category_id"]) for a in annotations], dtype=torch.int64),
-        gt_is_crowd=torch.tensor([bool(a.get("iscrowd", 0)) for a in annotations], dtype=torch.bool),
+        gt_is_crowd=torch.tensor(
+            [bool(a.get("iscrowd", 0)) for a in annotations], dtype=torch.bool
+        ),
     )
 
 
@@ -114,7 +118,10 @@ def draw_predictions(
     panels = []
     if ground_truth is not None:
         truth = _draw_boxes(
-            image, ground_truth.gt_boxes, ground_truth.gt_classes, _truth_labels(ground_truth, class_names)
+            image,
+            ground_truth.gt_boxes,
+            ground_truth.gt_classes,
+            _truth_labels(ground_truth, class_names),
         )
         panels.append(captioned(truth, f"Ground truth: {_counted(len(ground_truth), 'object')}"))
     labels = [
@@ -122,7 +129,11 @@ def draw_predictions(
         for class_id, score in zip(shown.pred_classes.tolist(), shown.scores.tolist(), strict=True)
     ]
     drawn = _draw_boxes(image, shown.pred_boxes, shown.pred_classes, labels)
-    caption = f"Predictions: {_counted(len(shown), 'box', 'boxes')} with score ≥ {score_threshold:g}"
+    caption = (
+        f"Predictions: {_counted(len(shown), 'box', 'boxes')} with score ≥ {score_threshold:g}"
+    )
+    if not len(shown) and len(predictions):
+        caption += f" (best: {float(predictions.scores.max()):.2g})"
     panels.append(captioned(drawn, caption))
     return grid(panels, columns=len(panels))
 
