@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import check_dataset as command
+import sparse_detr
 from sparse_detr.data.checker import check_dataset
 from sparse_detr.data.dataset_report import KINDS
 
@@ -259,7 +261,9 @@ def test_the_command_gives_one_line_for_an_unreadable_file(
 def test_the_command_runs_as_a_program(coco_folder: Any) -> None:
     coco_folder.data["images"] = []
     program = [sys.executable, command.__file__, str(coco_folder.save()), str(coco_folder.images)]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    package_root = str(Path(sparse_detr.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": package_root}
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1 and "no_images" in done.stdout, done.stderr
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fvcore.transforms.transform import CropTransform
 from PIL import Image
 
 from sparse_detr.data.augmentation import RandomHorizontalFlip, RandomSizeCrop, ResizeShorterSide
@@ -102,6 +103,13 @@ def test_boxes_outside_the_crop_are_dropped_with_their_classes(sample: Sample) -
         assert len(instances.gt_classes) == len(boxes)
         counts.add(len(boxes))
     assert 0 in counts and max(counts) >= 1
+
+
+def test_the_class_of_a_box_that_survives_the_crop_is_its_own(sample: Sample) -> None:
+    window = CropTransform(28, 18, 20, 20)  # holds the second box only
+    instances = DetrDatasetMapper(True, [window])(sample)["instances"]
+    assert instances.gt_boxes.tensor.tolist() == [[2, 2, 14, 16]]
+    assert instances.gt_classes.tolist() == [1]
 
 
 @pytest.mark.parametrize(("probability", "expected"), [(0.0, 0), (0.5, 100), (1.0, 200)])

@@ -45,9 +45,7 @@ class ThreadGroup {
     return result;
   }
 
-  void add(double* target, double number) const {
-    std::atomic_ref<double>(*target).fetch_add(number);
-  }
+  void add(double* target, double number) const { std::atomic_ref<double>(*target).fetch_add(number); }
 
  private:
   Exchange& exchange_;
