@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+
 from sparse_detr.feature_projection import PositionEmbedding
 from sparse_detr.structures import FeatureMaps, FeatureTokens, KeptTokens, Sampling
 

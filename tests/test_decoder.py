@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+
+from small_tokens import tokens_of
 from sparse_detr.decoder import DeformableDecoder
 from sparse_detr.heads import DetectionHeads
 from sparse_detr.structures import DecoderQueries
-
-from tests.small_tokens import tokens_of
 
 C, Q, LAYERS = 8, 5, 3
 SHAPES = [(4, 5), (2, 3)]
@@ -143,9 +143,7 @@ def test_sampling_is_kept_only_when_asked_for():
     sampling = case.run(with_sampling=True).sampling
     assert len(sampling) == LAYERS
     assert sampling[0].locations.shape == (2, Q, 2, 2, 4, 2)
-    torch.testing.assert_close(
-        sampling[0].weights.flatten(3).sum(-1), torch.ones(2, Q, 2).double()
-    )
+    torch.testing.assert_close(sampling[0].weights.flatten(3).sum(-1), torch.ones(2, Q, 2).double())
 
 
 def test_the_class_logits_are_no_function_of_where_padding_lies():

@@ -6,14 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from small_tokens import sampling_at
 from sparse_detr.decoder_attention_map import (
     binarised_target,
     correlation,
     decoder_attention_map,
 )
 from sparse_detr.structures import Sampling
-
-from tests.small_tokens import sampling_at
 
 SHAPES = ((4, 6), (2, 3))
 NUM_TOKENS = 30

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+
+from small_tokens import kept, tokens_of
 from sparse_detr.encoder import DeformableEncoder, auxiliary_predictions
 from sparse_detr.heads import DetectionHeads
 from sparse_detr.query_selection import ProposalProjection, Proposals, proposal_grid
 from sparse_detr.structures import EncoderOutput, KeptTokens, TokenSelection
-
-from tests.small_tokens import kept, tokens_of
 
 C, N = 8, 26
 SHAPES = [(4, 5), (2, 3)]
@@ -140,9 +140,7 @@ def test_recomputing_activations_gives_identical_gradients():
 
 def auxiliary(selection, valid=VALID):
     tokens = tokens_of(SHAPES, valid)
-    heads = DetectionHeads(
-        C, 3, 1, True, num_encoder_layers=3, encoder_auxiliary=True
-    ).double()
+    heads = DetectionHeads(C, 3, 1, True, num_encoder_layers=3, encoder_auxiliary=True).double()
     with torch.no_grad():
         for parameter in heads.parameters():
             parameter.add_(torch.randn_like(parameter))

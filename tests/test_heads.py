@@ -4,13 +4,16 @@ import math
 
 import pytest
 import torch
+
 from sparse_detr.heads import DetectionHead, DetectionHeads
 
 C = 8
 
 
 def heads(**kwargs):
-    return DetectionHeads(**{**dict(hidden_dim=C, num_classes=3, num_decoder_layers=2, two_stage=True), **kwargs})
+    return DetectionHeads(
+        **{**dict(hidden_dim=C, num_classes=3, num_decoder_layers=2, two_stage=True), **kwargs}
+    )
 
 
 def test_classes_start_at_one_per_cent():

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sparse_detr.matcher import HungarianMatcher
 from sparse_detr.structures import Predictions, Targets
-
-from tests.criterion.cases import random_predictions, random_targets
+from stage_outputs import random_predictions, random_targets
 
 
 def total(cost, rows, objects):

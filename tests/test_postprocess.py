@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from sparse_detr.postprocess import TopDetections
 from sparse_detr.structures import Predictions
-
-from tests.criterion.cases import random_predictions
+from stage_outputs import random_predictions
 
 
 def test_the_best_pairs_of_query_and_class_are_taken_over_all_of_them():
@@ -15,9 +15,7 @@ def test_the_best_pairs_of_query_and_class_are_taken_over_all_of_them():
     assert got.pred_classes.tolist() == [1, 0, 2, 0]
     torch.testing.assert_close(got.scores, torch.tensor([3.0, 2.0, 1.0, 0.0]).sigmoid())
     first, second = [80.0, 30.0, 120.0, 70.0], [0.0, 0.0, 100.0, 50.0]
-    torch.testing.assert_close(
-        got.pred_boxes.tensor, torch.tensor([first, second, second, first])
-    )
+    torch.testing.assert_close(got.pred_boxes.tensor, torch.tensor([first, second, second, first]))
 
 
 def test_fewer_candidates_than_the_maximum_are_all_given():

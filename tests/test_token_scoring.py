@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from sparse_detr.token_scoring import ScoringNetwork
 
 C = 8

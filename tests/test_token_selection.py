@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from small_tokens import tokens_of
 from sparse_detr.query_selection import proposal_grid
 from sparse_detr.token_selection import TopRhoSelection, check_keep_ratio, kept_count
-
-from tests.small_tokens import tokens_of
 
 INFINITY = float("inf")
 SHAPES = [(4, 5), (2, 3)]
@@ -81,8 +81,11 @@ def test_ratio_one_keeps_every_real_token():
     assert torch.equal(selection.layers[0].membership(26), ~tokens.padding_mask)
 
 
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), min_size=1, max_size=4),
-       st.floats(0.01, 1.0), st.integers(0, 10**6))
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), min_size=1, max_size=4),
+    st.floats(0.01, 1.0),
+    st.integers(0, 10**6),
+)
 @settings(max_examples=50, deadline=None)
 def test_a_padded_token_is_never_an_own_row(sizes, ratio, seed):
     valid = [[size, (min(2, size[0]), min(3, size[1]))] for size in sizes]

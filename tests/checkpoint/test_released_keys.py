@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from full_size import released_model
 from sparse_detr.backbone.resnet_keys import released_to_detectron2
 from sparse_detr.backbone.swin_keys import released_to_project
 from sparse_detr.checkpoint.released_keys import from_released, is_alias, to_released
-from tests.full_size import released_model
 
 RELEASED = ("r50_sparse_0.1", "swint_sparse_0.1", "r50_deformable", "r50_deformable_bbr_topk")
 
@@ -24,9 +24,7 @@ def released(request, golden_dir):
 def aliases_of_shared_heads(entry):
     """Copies of one head for every decoder layer, where the released model shares it."""
     return {
-        key
-        for key, source in entry["alias"].items()
-        if not is_alias(key) and not is_alias(source)
+        key for key, source in entry["alias"].items() if not is_alias(key) and not is_alias(source)
     }
 
 

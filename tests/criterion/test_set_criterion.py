@@ -8,7 +8,7 @@ import torch
 from sparse_detr.criterion import NonFinitePredictionError, SetCriterion, supervised_stages
 from sparse_detr.matcher import HungarianMatcher
 from sparse_detr.structures import Predictions, Targets
-from tests.criterion.cases import output_of, random_predictions, random_targets
+from stage_outputs import output_of, random_predictions, random_targets
 
 KINDS = ("loss_class", "loss_bbox", "loss_giou")
 
@@ -79,9 +79,7 @@ def test_all_terms_are_divided_by_the_objects_of_the_whole_batch():
     for kind in KINDS:
         apart = 0.0
         for b in range(2):
-            one = Predictions(
-                predictions.logits[b : b + 1], predictions.boxes_cxcywh[b : b + 1]
-            )
+            one = Predictions(predictions.logits[b : b + 1], predictions.boxes_cxcywh[b : b + 1])
             count = len(targets[b].labels)
             apart += run(output_of(one), [targets[b]]).terms[kind] * count
         torch.testing.assert_close(together[kind], apart / 4)
@@ -176,7 +174,9 @@ def test_the_order_of_objects_does_not_matter():
 )
 @pytest.mark.parametrize("field", ["logits", "boxes_cxcywh"])
 def test_predictions_that_are_not_finite_name_their_stage_and_images(where, stage, field):
-    predictions = {name: random_predictions(2, 4) for name in ("final", "early", "first", "auxiliary")}
+    predictions = {
+        name: random_predictions(2, 4) for name in ("final", "early", "first", "auxiliary")
+    }
     getattr(predictions[where], field)[1, 0, 0] = float("nan")
     output = output_of(
         predictions["early"],

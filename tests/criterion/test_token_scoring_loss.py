@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from small_tokens import kept, sampling_at
 from sparse_detr.criterion import TokenScoringLoss
 from sparse_detr.decoder_attention_map import binarised_target, decoder_attention_map
 from sparse_detr.structures import TokenSelection
-from tests.criterion.cases import output_of, random_predictions
-from tests.small_tokens import kept, sampling_at
+from stage_outputs import output_of, random_predictions
 
 VALID = [[(3, 4)], [(2, 2)]]
 PADDED = torch.zeros(2, 3, 4).bool()

@@ -95,3 +95,22 @@ def test_the_index_is_plain_json(tmp_path: Path) -> None:
 def test_keeping_a_single_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_to_keep"):
         RunCheckpoints(tmp_path, max_to_keep=1)
+
+
+def test_a_damaged_checkpoint_that_was_passed_over_does_not_push_out_a_good_one(
+    tmp_path: Path,
+) -> None:
+    checkpoints = saved(tmp_path, range(1, 4))
+    (tmp_path / "model_0000002.pth").write_bytes(b"")
+    found = checkpoints.latest_readable()
+    assert found is not None
+    checkpoints.drop_after(found[1])
+    checkpoints.save(content(4), 4)
+    assert [entry.iteration for entry in checkpoints.entries()] == [2, 4]
+
+
+def test_files_of_a_save_that_was_killed_are_removed(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, range(1, 2))
+    (tmp_path / ".model_0000001.pth.123.tmp").write_bytes(b"half")
+    checkpoints.remove_leftovers()
+    assert not list(tmp_path.glob(".*.tmp")) and (tmp_path / "model_0000000.pth").is_file()

@@ -62,7 +62,7 @@ def test_the_log_names_groups_schedule_seed_and_versions(finished: Path) -> None
         "rule 'sqrt'",
         "3 iterations per epoch",
         "Seed 42",
-        "torch 2",
+        "torchvision",
         "Command line",
     ):
         assert part in text

@@ -46,9 +46,3 @@ def train_cases(cases: list[tuple[str, tuple[int, ...], int]], steps: int) -> in
     for output, counts, accumulation in cases:
         train_share(output, counts, accumulation, steps)
     return 0
-
-
-def end_with(code: int) -> int:
-    """Ends the second process with ``code``, the first one with 0."""
-    comm.synchronize()
-    return code if comm.get_rank() == 1 else 0

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from sparse_detr.feature_projection import MultiScaleProjection
 
 CHANNELS = {"c3": 4, "c4": 6, "c5": 10}

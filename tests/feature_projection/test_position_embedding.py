@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from sparse_detr.feature_projection import PositionEmbedding, padding_mask
 from sparse_detr.structures import FeatureMaps
 

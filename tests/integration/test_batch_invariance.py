@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from sparse_detr.structures import TokenSelection
 
-from tests.builders import batch, small_detector
+from builders import batch, small_detector
+from sparse_detr.structures import TokenSelection
 
 SYSTEMS = (
     "deformable_detr",
@@ -39,7 +39,10 @@ def assert_same_detections(got, expected):
     torch.testing.assert_close(got.scores, expected.scores, rtol=0, atol=TOLERANCE)
     assert torch.equal(got.pred_classes, expected.pred_classes)
     torch.testing.assert_close(
-        got.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=5e-5  # pixels; Boxes are float32
+        got.pred_boxes.tensor,
+        expected.pred_boxes.tensor,
+        rtol=0,
+        atol=5e-5,  # pixels; Boxes are float32
     )
 
 

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
+from full_size import released_model
 from sparse_detr.checkpoint.released_keys import from_released
 from sparse_detr.engine.optimizer import group_parameters
-from tests.full_size import released_model
 
 AUXILIARY_HEADS = 779_995
 # Trainable parameters of the released models without auxiliary heads: the paper's table gives

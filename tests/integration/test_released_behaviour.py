@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.builders import batch, small_detector
+from builders import batch, small_detector
 
 SIZES = [(96, 128), (160, 200)]
 # Switch by its place in the detector; all of them off is the correct behaviour.

@@ -9,8 +9,8 @@ import torch
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
+from builders import batch, small_detector
 from sparse_detr.criterion import NonFinitePredictionError
-from tests.builders import batch, small_detector
 
 SYSTEMS = (
     "deformable_detr",
@@ -168,8 +168,9 @@ def test_keeping_all_tokens_equals_the_dense_detector_with_the_same_weights(spar
     sparse.keep_ratio = 1.0
     inputs = batch(SIZES)
     got, expected = output_of(sparse, inputs), output_of(dense_twin(sparse), inputs)
-    assert torch.equal(got.selection.layers[0].membership(got.tokens.features.shape[1]),
-                       ~got.tokens.padding_mask)
+    assert torch.equal(
+        got.selection.layers[0].membership(got.tokens.features.shape[1]), ~got.tokens.padding_mask
+    )
     assert torch.equal(got.queries.token_indices, expected.queries.token_indices)
     for field in ("logits", "boxes_cxcywh"):
         torch.testing.assert_close(
@@ -204,9 +205,7 @@ def test_inference_computes_nothing_that_the_detections_do_not_need(sparse, monk
     def forbidden(*args, **kwargs):
         raise AssertionError("the decoder cross-attention map was computed")
 
-    monkeypatch.setattr(
-        "sparse_detr.criterion.token_scoring_loss.decoder_attention_map", forbidden
-    )
+    monkeypatch.setattr("sparse_detr.criterion.token_scoring_loss.decoder_attention_map", forbidden)
     rows = count_rows(sparse)
     output = output_of(sparse, batch(SIZES))
     num_tokens = output.tokens.features.shape[1]

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+
+from small_tokens import tokens_of
 from sparse_detr.query_selection import ProposalProjection, proposal_grid, top_tokens
 from sparse_detr.query_selection.encoder_proposals import ProposalGrid
-
-from tests.small_tokens import tokens_of
 
 INFINITY = float("inf")
 

@@ -1,9 +1,9 @@
 """Queries that are parameters."""
 
 import torch
-from sparse_detr.query_selection import LearnedQueries
 
-from tests.small_tokens import tokens_of
+from small_tokens import tokens_of
+from sparse_detr.query_selection import LearnedQueries
 
 
 def queries(module, batch=2):

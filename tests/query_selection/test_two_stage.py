@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+
+from small_tokens import tokens_of
 from sparse_detr.heads import DetectionHeads
 from sparse_detr.query_selection import (
     ProposalProjection,
@@ -11,8 +13,6 @@ from sparse_detr.query_selection import (
     TwoStageQueries,
     proposal_grid,
 )
-
-from tests.small_tokens import tokens_of
 
 C = 8
 SHAPES = [(3, 4), (2, 2)]
@@ -33,9 +33,7 @@ class Stage:
         self.memory = self.tokens.features.clone().requires_grad_()
 
     def run(self, with_predictions=True):
-        return self.queries(
-            self.memory, self.tokens, self.proposals, self.heads, with_predictions
-        )
+        return self.queries(self.memory, self.tokens, self.proposals, self.heads, with_predictions)
 
     def logits(self):
         return self.heads.first_stage().logits(self.proposals.project(self.memory))

@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.small_tokens import tokens_of
+from small_tokens import tokens_of
 
 SHAPES = ((4, 6), (2, 3))
 

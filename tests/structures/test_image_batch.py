@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from sparse_detr.structures import ImageBatch, normalised_batch
 
 MEAN = torch.tensor([100.0, 110.0, 120.0]).view(3, 1, 1)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+
 from sparse_detr.structures import targets_of
 
 

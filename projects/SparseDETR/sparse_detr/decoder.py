@@ -70,7 +70,7 @@ class DeformableDecoderLayer(nn.Module):
         reference_points: Tensor,
         memory: Tensor,
         spatial_shapes: Sequence[Size],
-        padding_mask: Tensor,
+        padding_mask: Tensor | None,
     ) -> tuple[Tensor, Sampling]:
         """Updated queries and where they looked.
 
@@ -80,7 +80,7 @@ class DeformableDecoderLayer(nn.Module):
             reference_points: (B, Q, L, 2) or (B, Q, L, 4), normalised to the padded maps.
             memory: (B, N, C).
             spatial_shapes: L pairs (H_l, W_l).
-            padding_mask: (B, N) bool.
+            padding_mask: (B, N) bool, or None without padding.
         """
         query = content + position
         attended, _ = self.self_attn(query, query, content, need_weights=False)
@@ -166,7 +166,7 @@ class DeformableDecoder(nn.Module):
                 reference[:, :, None] * scale,
                 memory,
                 tokens.spatial_shapes,
-                tokens.padding_mask,
+                tokens.value_mask,
             )
             if with_sampling:
                 samplings.append(sampling)

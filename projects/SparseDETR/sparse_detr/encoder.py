@@ -66,7 +66,7 @@ class DeformableEncoderLayer(nn.Module):
         reference_points: Tensor,
         memory: Tensor,
         spatial_shapes: Sequence[Size],
-        padding_mask: Tensor,
+        padding_mask: Tensor | None,
     ) -> Tensor:
         """Updated rows.
 
@@ -76,7 +76,7 @@ class DeformableEncoderLayer(nn.Module):
             reference_points: (B, K, L, 2).
             memory: (B, N, C) tokens that give the values.
             spatial_shapes: L pairs (H_l, W_l).
-            padding_mask: (B, N) bool.
+            padding_mask: (B, N) bool, or None without padding.
         """
         attended, _ = self.self_attn(
             rows + position, reference_points, memory, spatial_shapes, padding_mask
@@ -156,7 +156,7 @@ class DeformableEncoder(nn.Module):
                 row_references,
                 memory,
                 tokens.spatial_shapes,
-                tokens.padding_mask,
+                tokens.value_mask,
             )
             memory = rows if kept is None else kept.scatter(memory, rows)
             if index < num_auxiliary:

@@ -153,8 +153,6 @@ def forget_earlier_run(checkpoints: RunCheckpoints) -> None:
     Args:
         checkpoints: The folder. Checkpoint files stay until files of the same name replace them.
     """
-    if not comm.is_main_process():
-        return
     for name in (INDEX_NAME, METRICS_NAME):
         path = checkpoints.directory / name
         if path.exists():

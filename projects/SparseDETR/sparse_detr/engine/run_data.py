@@ -196,12 +196,9 @@ def build_evaluator(config: DictConfig, data: RunData, output_dir: Path) -> Any:
         output_dir: Where the annotation file of cut data is written.
 
     Returns:
-        A Detectron2 evaluator, or None where the config has none.
+        A Detectron2 evaluator.
     """
-    node = config.dataloader.get("evaluator")
-    if node is None:
-        return None
-    arguments = _arguments(node)
+    arguments = _arguments(config.dataloader.evaluator)
     if data.subset_of:
         register_subset(data, output_dir)
         arguments["dataset_name"] = data.subset_name

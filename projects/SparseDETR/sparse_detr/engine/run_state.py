@@ -129,6 +129,11 @@ class RunCheckpoints:
         write_checkpoint(content, path)
         return path
 
+    def remove_leftovers(self) -> None:
+        """Removes temporary files of a process that was killed while it saved."""
+        for path in self.directory.glob(".*.pth.*.tmp"):
+            path.unlink(missing_ok=True)
+
     def newest_file(self) -> Path | None:
         """Gives the newest checkpoint file, unchecked, or None."""
         entries = self.entries()

@@ -115,6 +115,9 @@ class Session:
         with user_errors("model", ValueError, FileNotFoundError):
             self.model: nn.Module = instantiate(config.model)
         self.model.to(self.device)
+        if config.dataloader.get("evaluator") is None:
+            raise UserError("dataloader.evaluator is not set, so nothing can be evaluated")
+        self.test_loader = build_test_data(config, self.data)
 
     def open_output(self) -> None:
         """Makes the output folder, opens ``log.txt``, saves the config."""
@@ -132,6 +135,7 @@ class Session:
         seed, switch = self.config.train.seed, self.config.train.deterministic
         logger.info("Seed %s + process number; deterministic %s", seed, switch)
         if comm.is_main_process():
+            self.checkpoints.remove_leftovers()
             save_config(self.config, self.output_dir / "config.yaml")
         parameters = list(self.model.parameters())
         total = sum(parameter.numel() for parameter in parameters)
@@ -153,17 +157,11 @@ class Session:
             )
         self._load_initial(str(path), use_average=True)
         self.open_output()
-        evaluator = self._build_evaluator()
-        results = evaluate_model(self.model, build_test_data(self.config, self.data), evaluator)
+        evaluator = build_evaluator(self.config, self.data, self.output_dir)
+        results = evaluate_model(self.model, self.test_loader, evaluator)
         if comm.is_main_process():
             save_results(results, self.output_dir / "results.json")
         return results
-
-    def _build_evaluator(self) -> Any:
-        evaluator = build_evaluator(self.config, self.data, self.output_dir)
-        if evaluator is None:
-            raise UserError("dataloader.evaluator is not set, so nothing can be evaluated")
-        return evaluator
 
     def _load_initial(self, path: str, use_average: bool) -> None:
         options = self.config.train
@@ -208,8 +206,11 @@ class Session:
         wrapped = wrap_for_processes(self.model, self.device, **options.ddp)
         trainer = Trainer(wrapped, loader, optimizer, self.precision, step)
         self.open_output()
-        if resumption is None:
-            forget_earlier_run(self.checkpoints)
+        if comm.is_main_process():
+            if resumption is None:
+                forget_earlier_run(self.checkpoints)
+            else:
+                self.checkpoints.drop_after(resumption.entry)
         evaluation = self._register_hooks(trainer, schedule, average, resumption)
         start = 0
         if resumption is not None:
@@ -234,11 +235,10 @@ class Session:
         resumption: Resumption | None,
     ) -> EvaluationHook:
         options = self.config.train
-        test_loader = build_test_data(self.config, self.data)
-        evaluator = self._build_evaluator()
+        evaluator = build_evaluator(self.config, self.data, self.output_dir)
         evaluation = EvaluationHook(
             schedule.iterations(float(options.eval_period_epochs)),
-            lambda: evaluate_model(self.model, test_loader, evaluator, average),
+            lambda: evaluate_model(self.model, self.test_loader, evaluator, average),
             self.checkpoints,
             str(options.checkpointer.best_metric),
             average,

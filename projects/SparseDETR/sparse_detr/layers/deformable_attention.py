@@ -100,16 +100,17 @@ class MultiScaleDeformableAttention(nn.Module):
         # Half precision would move a location on a wide map by up to a third of a cell.
         with torch.autocast(query.device.type, enabled=False):
             query = query.to(self.sampling_offsets.weight.dtype)
-            offsets = self.sampling_offsets(query).view(*shape, 2)
+            offsets = self.sampling_offsets(query)
             weights = self.attention_weights(query).view(*shape[:3], -1).softmax(-1).view(shape)
             reference = reference_points.to(offsets.dtype)[:, :, None, :, None]
             if reference.shape[-1] == 2:
-                size = offsets.new_tensor([(w, h) for h, w in spatial_shapes])
-                locations = reference + offsets / size[:, None]
+                # One divisor per output of the layer: a broadcast over pairs is slow.
+                size = offsets.new_tensor([(w, h) for h, w in spatial_shapes])[:, None]
+                size = size.expand(self.num_heads, -1, self.num_points, -1).reshape(-1)
+                locations = reference + (offsets / size).view(*shape, 2)
             elif reference.shape[-1] == 4:
-                locations = (
-                    reference[..., :2] + offsets / self.num_points * reference[..., 2:] * 0.5
-                )
+                offsets = (offsets / self.num_points).view(*shape, 2)
+                locations = reference[..., :2] + offsets * reference[..., 2:] * 0.5
             else:
                 raise ValueError(
                     "reference_points must end in 2 (points) or 4 (boxes cxcywh) numbers, got "

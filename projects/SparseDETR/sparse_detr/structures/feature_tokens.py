@@ -32,6 +32,12 @@ class FeatureTokens:
     valid_counts: tuple[int, ...]
 
     @property
+    def value_mask(self) -> Tensor | None:
+        """Padding mask of the values of an attention, or None where no token is padding."""
+        full = self.padding_mask.shape[1]
+        return None if all(count == full for count in self.valid_counts) else self.padding_mask
+
+    @property
     def level_start_index(self) -> tuple[int, ...]:
         """Index of the first token of each level."""
         starts = [0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+
+from small_tokens import tokens_of
 from sparse_detr.structures import (
     DecoderOutput,
     DecoderQueries,
@@ -14,8 +16,6 @@ from sparse_detr.structures import (
     Targets,
     TokenSelection,
 )
-
-from tests.small_tokens import tokens_of
 
 
 def random_boxes(*shape: int) -> torch.Tensor:

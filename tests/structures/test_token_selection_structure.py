@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from sparse_detr.structures import TokenSelection
 
-from tests.small_tokens import kept
+from small_tokens import kept
+from sparse_detr.structures import TokenSelection
 
 KEPT = kept([[3, 0, 2], [1, 4, 0]], [3, 1])
 
