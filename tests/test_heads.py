@@ -11,9 +11,8 @@ C = 8
 
 
 def heads(**kwargs):
-    return DetectionHeads(
-        **{**dict(hidden_dim=C, num_classes=3, num_decoder_layers=2, two_stage=True), **kwargs}
-    )
+    defaults = dict(hidden_dim=C, num_classes=3, num_decoder_layers=2, two_stage=True)
+    return DetectionHeads(**(defaults | kwargs))
 
 
 def test_classes_start_at_one_per_cent():

@@ -83,17 +83,16 @@ def test_masked_rows_match_as_if_they_did_not_exist(mask, num_objects):
 
 
 def test_the_labels_do_not_matter_to_a_class_agnostic_stage():
-    predictions = random_predictions(1, 6)
+    predictions, (target,) = random_predictions(1, 6), random_targets([3])
     agnostic = Predictions(predictions.logits, predictions.boxes_cxcywh, class_agnostic=True)
-    (target,) = random_targets([3])
     other = Targets((target.labels + 1) % 3, target.boxes_cxcywh)
     zero = Targets(torch.zeros_like(target.labels), target.boxes_cxcywh)
-    results = [
-        HungarianMatcher()(p, [t])[0]
-        for p, t in ((agnostic, target), (agnostic, other), (predictions, zero))
-    ]
-    for rows, objects in results[1:]:
-        assert torch.equal(rows, results[0][0]) and torch.equal(objects, results[0][1])
+    by_class = HungarianMatcher(class_cost=100.0, bbox_cost=1.0, giou_cost=1.0)
+    pairs = ((agnostic, target), (agnostic, other), (predictions, zero))
+    first, second, third = (torch.stack(by_class(p, [t])[0]) for p, t in pairs)
+    assert torch.equal(first, second) and torch.equal(first, third)
+    by_label = torch.stack(by_class(predictions, [target])[0])
+    assert not torch.equal(first, by_label)  # or the test would show nothing
 
 
 def test_images_match_within_themselves_only():

@@ -5,6 +5,9 @@ train = dict(
     # Weights to start from, or to evaluate: a .pth file of tensors. Empty: as the model
     # initialises itself.
     init_checkpoint="",
+    # Weights for the backbone alone: a local file of ImageNet weights as torchvision or the Swin
+    # authors publish them. Empty: as the backbone initialises itself.
+    backbone_weights="",
     # Fine-tuning: accept weights that do not fit (they are listed) and keep the initialisation
     # there.
     allow_partial_init=False,

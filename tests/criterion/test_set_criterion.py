@@ -104,9 +104,13 @@ def test_a_batch_without_objects_still_connects_every_prediction_to_the_loss():
     assert (logits.grad > 0).all()
 
 
-def test_more_objects_than_queries_match_every_query():
-    result = run(output_of(random_predictions(1, 3)), random_targets([8]))
-    assert len(result.matches[""][0][0]) == 3
+def test_more_objects_than_queries_match_every_query_and_all_objects_are_counted():
+    predictions, (target,) = random_predictions(1, 3), random_targets([8])
+    result = run(output_of(predictions), [target])
+    rows, objects = result.matches[""][0]
+    assert rows.tolist() == [0, 1, 2]
+    distances = (predictions.boxes_cxcywh[0, rows] - target.boxes_cxcywh[objects]).abs()
+    torch.testing.assert_close(result.terms["loss_bbox"], distances.sum() / 8)
     assert all(v.isfinite() for v in result.terms.values())
 
 

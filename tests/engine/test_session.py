@@ -88,6 +88,14 @@ def test_evaluation_only_gives_the_results_of_training(
     assert (tmp_path / "eval" / "results.json").is_file()
 
 
+def test_the_moving_average_follows_every_step(finished: Path) -> None:
+    state = final_state(finished)
+    assert state["ema"]["updates"] == 12
+    average, weights = state["ema"]["average"]["head.weight"], state["model"]["head.weight"]
+    assert not torch.equal(average, weights)
+    assert torch.equal(state["ema"]["average"]["seen"], state["model"]["seen"])
+
+
 def test_the_best_checkpoint_holds_the_evaluated_weights(finished: Path) -> None:
     best = final_state(finished, "model_best.pth")
     assert best["metric"] == "bbox/AP" and best["iteration"] in (6, 12)

@@ -1,5 +1,7 @@
 """The perceptron of the box heads."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def test_widths_run_from_input_through_hidden_to_output(num_layers):
     widths = [(layer.in_features, layer.out_features) for layer in MLP(4, 6, 2, num_layers).layers]
     assert len(widths) == num_layers
     assert widths[0][0] == 4 and widths[-1][1] == 2
-    assert all(a[1] == b[0] == 6 for a, b in zip(widths[:-1], widths[1:], strict=True))
+    assert all(a[1] == b[0] == 6 for a, b in itertools.pairwise(widths))
 
 
 def test_no_layer_at_all_is_refused():

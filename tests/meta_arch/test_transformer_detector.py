@@ -1,6 +1,7 @@
 """The detector: its contract with Detectron2, its ratio, and what it computes when."""
 
 import copy
+import itertools
 import math
 import pickle
 
@@ -113,7 +114,7 @@ def test_keep_ratio_can_be_set_after_construction_and_changes_only_the_counts(sp
         assert sparse.keep_ratio == ratio
         selection = output_of(sparse, inputs).selection
         counts.append(selection.layers[0].kept_counts)
-    assert all(a < b for a, b in zip(counts, counts[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(counts))
 
 
 def test_keep_ratio_of_a_call_equals_the_ratio_set_and_lasts_for_that_call(sparse):

@@ -19,6 +19,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
 from ..data.checker import check_dataset
+from ..data.dataset_report import SKIPPABLE
 from ..data.datasets import resolve_num_classes
 from .checkpoint_file import write_text
 from .errors import UserError, user_errors
@@ -116,7 +117,8 @@ def load_checked(loader: Mapping[str, Any], key: str, num_classes: int | None) -
             raise UserError(f"{key}: the data set is empty, it lists no images")
         report = check_dataset(dicts, num_classes=num_classes)
         report.name = key
-        report.raise_if_errors()
+        skips = loader.get("on_bad_sample", "raise") == "skip"
+        report.raise_if_errors(ignoring=SKIPPABLE if skips else ())
     return dicts
 
 

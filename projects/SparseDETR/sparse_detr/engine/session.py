@@ -19,6 +19,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
+from ..backbone import load_imagenet_weights
 from ..config.loading import save_config
 from .devices import resolve_device, seed_everything
 from .ema import ModelEma
@@ -163,6 +164,11 @@ class Session:
             save_results(results, self.output_dir / "results.json")
         return results
 
+    def _load_backbone(self, path: str) -> None:
+        with user_errors("train.backbone_weights", ValueError, TypeError, OSError):
+            report = load_imagenet_weights(self.model.get_submodule("backbone"), path)
+        logger.info("Backbone weights of %s: %s", path, report)
+
     def _load_initial(self, path: str, use_average: bool) -> None:
         options = self.config.train
         load_weights(
@@ -186,6 +192,8 @@ class Session:
                 {**dict(node.items()), "model": self.model, "global_batch": batch}
             )
         resumption = read_resumption(self.checkpoints) if self.arguments.resume else None
+        if resumption is None and options.backbone_weights:
+            self._load_backbone(str(options.backbone_weights))
         if resumption is None and options.init_checkpoint:
             self._load_initial(str(options.init_checkpoint), use_average=False)
         if resumption is not None:
