@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains a small Sparse DETR on drawn shapes, evaluates it and draws what it sees.
 
-Everything is written to the folder `train.output_dir` of `configs/quickstart.py`. Exit status: 0 when
+Everything is written to `train.output_dir` of `configs/quickstart.py`. Exit status: 0 when
 the average precision reaches the gate `train.expected_results` of that config, 1 when it does not,
 2 when an argument is wrong.
 """

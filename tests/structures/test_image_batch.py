@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparse_detr.structures import ImageBatch, normalised_batch
+from sparse_detr.preprocess import normalised_batch
+from sparse_detr.structures import ImageBatch
 
 MEAN = torch.tensor([100.0, 110.0, 120.0]).view(3, 1, 1)
 STD = torch.tensor([50.0, 60.0, 70.0]).view(3, 1, 1)

@@ -71,6 +71,7 @@ class DeformableDecoderLayer(nn.Module):
         memory: Tensor,
         spatial_shapes: Sequence[Size],
         padding_mask: Tensor | None,
+        query_mask: Tensor | None = None,
     ) -> tuple[Tensor, Sampling]:
         """Updated queries and where they looked.
 
@@ -81,9 +82,13 @@ class DeformableDecoderLayer(nn.Module):
             memory: (B, N, C).
             spatial_shapes: L pairs (H_l, W_l).
             padding_mask: (B, N) bool, or None without padding.
+            query_mask: (B, Q) bool, False on rows that no query may see; None if all may be seen.
         """
         query = content + position
-        attended, _ = self.self_attn(query, query, content, need_weights=False)
+        unseen = None if query_mask is None else ~query_mask
+        attended, _ = self.self_attn(
+            query, query, content, key_padding_mask=unseen, need_weights=False
+        )
         content = self.norm2(content + self.dropout2(attended))
         attended, sampling = self.cross_attn(
             content + position, reference_points, memory, spatial_shapes, padding_mask
@@ -167,15 +172,17 @@ class DeformableDecoder(nn.Module):
                 memory,
                 tokens.spatial_shapes,
                 tokens.value_mask,
+                queries.query_mask,
             )
             if with_sampling:
-                samplings.append(sampling)
+                samplings.append(sampling.of_queries(queries.query_mask))
             supervised = all_layers or index == last
             if supervised or self.refine_boxes:
                 head = heads.decoder(index)
                 boxes = head.boxes(content, reference)
                 if supervised:
-                    predictions.append(Predictions(head.logits(content), boxes))
+                    logits = head.logits(content)
+                    predictions.append(Predictions(logits, boxes, queries.query_mask))
                 if self.refine_boxes:
                     reference = boxes.detach()
         return DecoderOutput(tuple(predictions), tuple(samplings))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .query_selection.encoder_proposals import top_tokens
 from .structures import KeptTokens, Sampling, Size
 
 
@@ -79,7 +80,7 @@ def binarised_target(
     Source: Sparse DETR, section 3.2, equation 4.
     """
     masked = attention_map.masked_fill(padding_mask, attention_map.min() - 1)
-    top = masked.topk(min(max(kept_counts), masked.shape[1]), dim=1).indices
+    top = top_tokens(masked, min(max(kept_counts), masked.shape[1]))
     own = KeptTokens(top, tuple(kept_counts)).membership(masked.shape[1])
     return own.to(attention_map.dtype)
 

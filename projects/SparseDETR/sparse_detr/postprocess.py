@@ -69,17 +69,23 @@ class TopDetections:
     def select(self, predictions: Predictions, original_sizes: Sequence[Size]) -> list[Detections]:
         """Detections of each image in the precision of the predictions, not clipped."""
         logits = predictions.logits
-        scores = logits.to(at_least_float32(logits.dtype)).sigmoid().flatten(1)
+        scores = logits.to(at_least_float32(logits.dtype)).sigmoid()
+        mask = predictions.candidate_mask
+        if mask is not None:
+            scores = scores.masked_fill(~mask[..., None], -1)
+        scores = scores.flatten(1)
         count = min(self.max_detections, scores.shape[1])
         top_scores, top = scores.topk(count, dim=1)
         num_classes = logits.shape[-1]
         rows = torch.div(top, num_classes, rounding_mode="floor")
         boxes = cxcywh_to_xyxy(predictions.boxes_cxcywh.to(scores.dtype))
         scale = [boxes.new_tensor([width, height] * 2) for height, width in original_sizes]
-        return [
-            Detections(boxes[i][rows[i]] * scale[i], top_scores[i], top[i] % num_classes)
-            for i in range(len(scale))
-        ]
+        found = []
+        for i in range(len(scale)):
+            own = slice(None) if mask is None else top_scores[i] >= 0
+            row, label = rows[i][own], top[i][own] % num_classes
+            found.append(Detections(boxes[i][row] * scale[i], top_scores[i][own], label))
+        return found
 
     def _instances(self, detections: Detections, size: Size) -> Instances:
         boxes = Boxes(detections.boxes_xyxy)

@@ -5,6 +5,8 @@ Role in the flow: token scoring -> **token selection** -> encoder.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from .query_selection.encoder_proposals import ProposalGrid, top_tokens
 from .structures import FeatureTokens, KeptTokens, TokenSelection
 
 
-def check_keep_ratio(keep_ratio: float) -> float:
+def check_keep_ratio(keep_ratio: Any) -> float:
     """The keeping ratio as a float.
 
     Args:
@@ -22,7 +24,8 @@ def check_keep_ratio(keep_ratio: float) -> float:
         ValueError: Not a number in (0, 1].
     """
     try:
-        value = float(keep_ratio)
+        # float() would read text as well; a quoted number is a mistake worth a message.
+        value = float("nan") if isinstance(keep_ratio, (str, bytes)) else float(keep_ratio)
     except (TypeError, ValueError):
         value = float("nan")
     if not 0.0 < value <= 1.0:

@@ -6,7 +6,7 @@ Role in the flow: heads -> **criterion** (training).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from detectron2.utils import comm
@@ -35,7 +35,7 @@ class SupervisedStage:
     predictions: Predictions
 
 
-@dataclass(frozen=True)
+@dataclass
 class CriterionOutput:
     """Loss terms without weights, their weights, and what is only logged.
 
@@ -197,21 +197,9 @@ def supervised_stages(output: DetectorOutput, all_rows: bool = False) -> list[Su
         SupervisedStage(f"_enc_{i}", f"auxiliary head of encoder layer {i}", p)
         for i, p in enumerate(output.encoder_auxiliary)
     ]
-    if not all_rows:
-        return stages
-    return [
-        SupervisedStage(
-            s.suffix,
-            s.name,
-            Predictions(
-                s.predictions.logits,
-                s.predictions.boxes_cxcywh,
-                None,
-                s.predictions.class_agnostic,
-            ),
-        )
-        for s in stages
-    ]
+    if all_rows:
+        return [replace(s, predictions=replace(s.predictions, candidate_mask=None)) for s in stages]
+    return stages
 
 
 def _class_error(logits: Tensor, labels: Tensor) -> Tensor:

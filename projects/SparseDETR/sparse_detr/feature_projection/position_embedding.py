@@ -55,7 +55,8 @@ class PositionEmbedding(nn.Module):
             valid = [image[level] for image in feature_maps.valid_sizes]
             mask = padding_mask(shape, valid, maps[level].device)
             sine = self._sine(mask, maps[level].dtype)
-            position.append(sine.flatten(1, 2) + self.level_embed[level])
+            sine = sine.flatten(1, 2).to(self.level_embed.dtype)
+            position.append(sine + self.level_embed[level])
             masks.append(mask.flatten(1))
         features = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
         counts = tuple(sum(h * w for h, w in image) for image in feature_maps.valid_sizes)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..structures import Sampling, Size
 from .ms_deform_attn import ms_deform_attn
+from .precision import at_least_float32
 
 
 class MultiScaleDeformableAttention(nn.Module):
@@ -101,6 +102,7 @@ class MultiScaleDeformableAttention(nn.Module):
         with torch.autocast(query.device.type, enabled=False):
             query = query.to(self.sampling_offsets.weight.dtype)
             offsets = self.sampling_offsets(query)
+            offsets = offsets.to(at_least_float32(offsets.dtype))
             weights = self.attention_weights(query).view(*shape[:3], -1).softmax(-1).view(shape)
             reference = reference_points.to(offsets.dtype)[:, :, None, :, None]
             if reference.shape[-1] == 2:

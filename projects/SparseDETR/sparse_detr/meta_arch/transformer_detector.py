@@ -5,8 +5,7 @@
            -> criterion (training) | postprocess (inference)
 
 Each arrow is one attribute of :class:`TransformerDetector` and one module of the package; what
-travels along it is a dataclass of :mod:`sparse_detr.structures`. Shape letters: B images, N tokens,
-K kept tokens, Q queries, C channels, H heads, L levels, P points.
+travels along it is a dataclass of :mod:`sparse_detr.structures`. Shape letters: see the glossary.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.modeling import Backbone
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
@@ -25,6 +23,7 @@ from ..encoder import DeformableEncoder, auxiliary_predictions
 from ..feature_projection import MultiScaleProjection, PositionEmbedding
 from ..heads import DetectionHeads
 from ..postprocess import TopDetections
+from ..preprocess import normalised_batch, targets_of
 from ..query_selection import (
     LearnedQueries,
     ProposalProjection,
@@ -38,12 +37,11 @@ from ..structures import (
     FeatureTokens,
     ImageBatch,
     TokenSelection,
-    normalised_batch,
-    targets_of,
 )
 from ..token_scoring import ScoringNetwork
 from ..token_selection import TopRhoSelection, check_keep_ratio
 from .event_log import log_scalars
+from .part_checks import check_parts
 
 
 class TransformerDetector(nn.Module):
@@ -71,12 +69,11 @@ class TransformerDetector(nn.Module):
         pixel_mean: Mean colour, 0..255, in the channel order of ``input_format``.
         pixel_std: Standard deviation of the colour.
         input_format: Channel order of the images, for tools that read files.
-        released_behaviour: The preset that the config's switches follow: False is correct, True
-            reproduces the released code with its quirks. Kept for reports; it switches nothing by
-            itself.
-        pad_before_backbone: False runs the backbone on images of equal size only, so that a
-            result never depends on the batch. True is the released behaviour: one padded batch;
-            convolutions and group norms see the padding.
+        released_behaviour: The preset that the config's switches follow. Kept for reports; it
+            switches nothing by itself.
+        pad_before_backbone: False gives each image size a backbone pass of its own, so that a
+            result never depends on the batch (batch norms that train see those groups). True is
+            the released behaviour: one padded batch.
     """
 
     def __init__(
@@ -125,35 +122,8 @@ class TransformerDetector(nn.Module):
         self.pixel_mean = tuple(float(v) for v in pixel_mean)
         self.pixel_std = tuple(float(v) for v in pixel_std)
         self._keep_ratio: float | None = None
-        self._check_parts(hidden_dim, num_levels)
+        check_parts(self, hidden_dim, num_levels)
         self.keep_ratio = keep_ratio
-
-    def _check_parts(self, hidden_dim: int, num_levels: int) -> None:
-        """Refuses parts that do not fit each other, which a config can only say by mistake."""
-        if (self.token_scoring is None) != (self.token_selection is None):
-            raise ValueError("token_scoring and token_selection must be given together, or neither")
-        two_stage = isinstance(self.query_selection, TwoStageQueries)
-        if (self.token_scoring is not None or two_stage) and self.proposal_projection is None:
-            raise ValueError(
-                "proposal_projection must be given where tokens are scored or queries come from "
-                "a first stage, got None"
-            )
-        for name, expected, got in (
-            ("num_classes", self.num_classes, self.heads.num_classes),
-            ("hidden_dim", hidden_dim, self.position_embedding.hidden_dim),
-            ("num_levels", num_levels, len(self.feature_projection.projections)),
-            ("num_levels", num_levels, len(self.position_embedding.level_embed)),
-        ):
-            if expected != got:
-                raise ValueError(f"{name} must agree among the parts, got {expected} and {got}")
-        if isinstance(self.backbone, Backbone):
-            given = {k: v.channels for k, v in self.backbone.output_shape().items()}
-            wanted = self.feature_projection.in_channels
-            if any(given.get(name) != channels for name, channels in wanted.items()):
-                raise ValueError(
-                    f"feature_projection.in_channels must match the backbone, got {wanted} for a "
-                    f"backbone that gives {given}"
-                )
 
     @property
     def keep_ratio(self) -> float | None:
@@ -172,7 +142,7 @@ class TransformerDetector(nn.Module):
                     f"got {value!r}"
                 )
             return None
-        return check_keep_ratio(value)  # type: ignore[arg-type]  # None is refused there
+        return check_keep_ratio(value)
 
     @property
     def device(self) -> torch.device:
@@ -188,7 +158,7 @@ class TransformerDetector(nn.Module):
             batched_inputs: Detectron2's dicts: ``image`` (3, height, width) in 0..255, and
                 optionally ``height``, ``width``, ``image_id``, ``file_name``; ``instances`` with
                 gt_boxes and gt_classes to train.
-            keep_ratio: Keeping ratio of this call instead of the model's own.
+            keep_ratio: Of this call instead of the model's own.
 
         Returns:
             Training: scalars by name, whose sum is the loss. Inference: one dict per image with

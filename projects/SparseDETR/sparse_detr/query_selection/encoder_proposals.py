@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..layers.precision import at_least_float32
 from ..structures import FeatureTokens
 
 
@@ -39,6 +40,7 @@ class ProposalGrid:
         Returns:
             (B, N).
         """
+        scores = scores.to(at_least_float32(scores.dtype))  # in half, lowest - 1 may equal lowest
         lowest = scores.masked_fill(~self.is_proposal, float("inf")).amin(dim=1, keepdim=True)
         lowest = lowest.masked_fill(lowest.isinf(), 0)  # an image without any proposal
         scores = torch.where(self.is_proposal, scores, lowest - 1)

@@ -5,6 +5,7 @@ Role in the flow: encoder -> **query selection** -> decoder.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ..heads import DetectionHeads
@@ -48,7 +49,9 @@ class LearnedQueries(nn.Module):
         """
         position, content = self.query_embed.weight.chunk(2, dim=-1)
         batch = memory.shape[0]
-        reference = self.reference_points(position).sigmoid()
+        # Half precision would round where the decoder looks.
+        with torch.autocast(memory.device.type, enabled=False):
+            reference = self.reference_points(position).sigmoid()
         return DecoderQueries(
             content=content.expand(batch, -1, -1),
             position=position.expand(batch, -1, -1),

@@ -93,7 +93,14 @@ class TwoStageQueries(nn.Module):
         position, content = self._embed(reference, memory.dtype)
         if self.content_from_memory:
             content = _take(memory, indices)
-        return DecoderQueries(content, position, reference, first_stage, indices)
+        mask = self._mask(tokens, indices)
+        return DecoderQueries(content, position, reference, first_stage, indices, mask)
+
+    def _mask(self, tokens: FeatureTokens, indices: Tensor) -> Tensor | None:
+        """False on rows that only fill up an image with too few tokens of its own."""
+        if self.any_token_competes or min(tokens.valid_counts) >= indices.shape[1]:
+            return None
+        return ~tokens.padding_mask.gather(1, indices)
 
     def _select(self, logits: Tensor, tokens: FeatureTokens, grid: ProposalGrid) -> Tensor:
         objectness = logits.amax(-1) if self.class_specific else logits[..., 0]

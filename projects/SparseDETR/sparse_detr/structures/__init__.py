@@ -2,7 +2,7 @@
 
 from .feature_maps import FeatureMaps, Size, valid_cells
 from .feature_tokens import FeatureTokens
-from .image_batch import ImageBatch, PaddedImages, normalised_batch
+from .image_batch import ImageBatch, PaddedImages
 from .predictions import (
     DecoderOutput,
     DecoderQueries,
@@ -11,7 +11,7 @@ from .predictions import (
     Predictions,
     Sampling,
 )
-from .targets import Targets, targets_of
+from .targets import Targets
 from .token_selection import KeptTokens, TokenSelection
 
 __all__ = [
@@ -29,7 +29,5 @@ __all__ = [
     "Size",
     "Targets",
     "TokenSelection",
-    "normalised_batch",
-    "targets_of",
     "valid_cells",
 ]

@@ -19,8 +19,8 @@ class FeatureTokens:
         position: (B, N, C) sine position plus level embedding.
         padding_mask: (B, N) bool, True on padding.
         spatial_shapes: L pairs (H_l, W_l).
-        valid_sizes: (B, L, 2) rows and columns that the image covers, on the features' device and
-            in their type.
+        valid_sizes: (B, L, 2) rows and columns that the image covers, on the features' device, in
+            float32 or more.
         valid_counts: B numbers of tokens that are not padding, on the host.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -77,35 +77,3 @@ def _round_up(length: int, multiple: int) -> int:
 
 def _pad(image: Tensor, height: int, width: int) -> Tensor:
     return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
-
-
-def normalised_batch(
-    inputs: Sequence[dict[str, object]], pixel_mean: Tensor, pixel_std: Tensor
-) -> ImageBatch:
-    """Normalised images from Detectron2's input dicts.
-
-    Args:
-        inputs: One dict per image with ``image`` (3, height, width), and optionally ``height``,
-            ``width`` (of the original image) and ``image_id`` or ``file_name``.
-        pixel_mean: (3, 1, 1) in the units of the image.
-        pixel_std: (3, 1, 1).
-
-    Raises:
-        ValueError: An empty batch, or an image that is not (3, height, width).
-    """
-    if not inputs:
-        raise ValueError("batched_inputs must hold at least one image, got an empty list")
-    images, sizes, ids = [], [], []
-    for position, item in enumerate(inputs):
-        image = item["image"]
-        if not isinstance(image, Tensor) or image.dim() != 3 or image.shape[0] != 3:
-            got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-            raise ValueError(
-                f"batched_inputs[{position}]['image'] must be a tensor (3, height, width), "
-                f"got {got}"
-            )
-        height, width = item.get("height", image.shape[1]), item.get("width", image.shape[2])
-        images.append((image.to(pixel_mean) - pixel_mean) / pixel_std)
-        sizes.append((int(height), int(width)))  # type: ignore[call-overload]
-        ids.append(item.get("image_id", item.get("file_name", position)))
-    return ImageBatch(tuple(images), tuple(sizes), tuple(ids))

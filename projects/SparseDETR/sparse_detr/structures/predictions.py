@@ -40,6 +40,13 @@ class Sampling:
     locations: Tensor
     weights: Tensor
 
+    def of_queries(self, query_mask: Tensor | None) -> Sampling:
+        """The same with weight zero for rows that are no queries; (B, Q) bool, None for all."""
+        if query_mask is None:
+            return self
+        hidden = ~query_mask[:, :, None, None, None]
+        return Sampling(self.locations, self.weights.masked_fill(hidden, 0))
+
 
 @dataclass(frozen=True)
 class EncoderOutput:
@@ -66,6 +73,8 @@ class DecoderQueries:
             where they come from the first stage.
         first_stage: Predictions of the first stage for all tokens; only when asked for.
         token_indices: (B, Q) the tokens that became queries, or None for learned queries.
+        query_mask: (B, Q) bool, False on rows that stand on padding because the image has fewer
+            tokens than there are queries; None if no row does.
     """
 
     content: Tensor
@@ -73,6 +82,7 @@ class DecoderQueries:
     reference_points: Tensor
     first_stage: Predictions | None = None
     token_indices: Tensor | None = None
+    query_mask: Tensor | None = None
 
 
 @dataclass(frozen=True)

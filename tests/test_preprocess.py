@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from sparse_detr.structures import targets_of
+from sparse_detr.preprocess import targets_of
 
 
 def item(boxes, labels, size=(50, 100), **more):

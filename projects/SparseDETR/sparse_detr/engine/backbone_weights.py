@@ -1,0 +1,66 @@
+"""Weights for the backbone alone, and the warning where frozen layers would stay random.
+
+Role in the flow: a new training loads ``train.backbone_weights`` before ``train.init_checkpoint``.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from torch import nn
+
+from ..backbone import load_imagenet_weights
+from .checkpoint_file import read_checkpoint
+from .errors import UserError, user_errors
+
+logger = logging.getLogger(__name__)
+
+
+def load_backbone_weights(model: nn.Module, path: str) -> None:
+    """Fills ``model.backbone`` from a local file of ImageNet weights and logs the counts.
+
+    Args:
+        model: The model, not wrapped for several processes. It is unchanged when an error is
+            raised.
+        path: A file as torchvision or the Swin authors publish it.
+
+    Raises:
+        UserError: The model has no backbone, or the file cannot be read safely or is not for it.
+    """
+    backbone = _backbone_of(model)
+    if backbone is None:
+        raise UserError(
+            f"train.backbone_weights is {path}, but the model {type(model).__name__} has no part "
+            "named backbone; leave the key empty"
+        )
+    with user_errors("train.backbone_weights", ValueError, TypeError, OSError, UserError):
+        # Read for its refusals: the reader below hands on torch's advice on how to run the code.
+        read_checkpoint(path)
+        report = load_imagenet_weights(backbone, path)
+    logger.info("Backbone weights of %s: %s", path, report)
+
+
+def warn_of_random_frozen_backbone(model: nn.Module) -> None:
+    """Warns if a part of the backbone can never change; to be called where no weights are loaded.
+
+    Args:
+        model: The model.
+    """
+    backbone = _backbone_of(model)
+    if backbone is None:
+        return
+    parameters = list(backbone.parameters())
+    frozen = sum(not parameter.requires_grad for parameter in parameters)
+    if frozen:
+        logger.warning(
+            "%d of the %d parameters of the backbone are frozen at random values; set "
+            "train.backbone_weights=FILE (ImageNet weights as torchvision or the Swin authors "
+            "publish them) or train.init_checkpoint=FILE",
+            frozen,
+            len(parameters),
+        )
+
+
+def _backbone_of(model: nn.Module) -> nn.Module | None:
+    found = getattr(model, "backbone", None)
+    return found if isinstance(found, nn.Module) else None

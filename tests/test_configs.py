@@ -1,0 +1,115 @@
+"""Every shipped config is whole, short and consistent."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.config import instantiate
+from omegaconf import OmegaConf
+
+from builders import batch
+from sparse_detr.config.loading import load_config, save_config
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RUN_FILES = sorted(
+    path
+    for path in CONFIGS.rglob("*.py")
+    if path.relative_to(CONFIGS).parts[0] not in ("common", "models")
+)
+NAMES = [path.relative_to(CONFIGS).with_suffix("").as_posix() for path in RUN_FILES]
+
+
+def test_the_published_settings_are_all_there() -> None:
+    for backbone in ("r50", "swint"):
+        for percent in (10, 20, 30, 40, 50):
+            assert f"sparse_detr/sparse_detr_{backbone}_rho{percent}_50ep" in NAMES
+        for variant in ("base", "box_refinement", "two_stage", "topk_queries"):
+            assert f"deformable_detr/deformable_detr_{backbone}_{variant}_50ep" in NAMES
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=NAMES)
+def test_a_run_file_states_in_forty_lines_what_differs(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    allowed = 60 if path.parent == CONFIGS else 40
+    assert len(lines) <= allowed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_resolves_and_survives_being_saved(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    assert set(config) >= {"model", "dataloader", "optimizer", "schedule", "train"}
+    resolved = OmegaConf.to_container(config, resolve=True)
+    save_config(config, tmp_path / "config.yaml")
+    again = load_config(tmp_path / "config.yaml")
+    assert OmegaConf.to_container(again, resolve=True) == _plain(resolved)
+
+
+def _plain(node: Any) -> Any:
+    """The tree with callables as the dotted names that a saved config holds."""
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_plain(value) for value in node]
+    if callable(node):
+        return f"{node.__module__}.{node.__qualname__}"
+    return node
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "rho" in n])
+def test_the_name_says_the_keeping_ratio(name: str) -> None:
+    config = load_config(name)
+    percent = re.search(r"rho(\d+)", name)
+    assert percent is not None
+    assert config.model.keep_ratio == pytest.approx(int(percent[1]) / 100)
+    assert config.schedule.epochs == 50
+    assert config.train.output_dir.endswith(Path(name).name)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "swint" in n])
+def test_swin_configs_build_swin(name: str) -> None:
+    config = load_config(name)
+    assert "SwinBackbone" in str(config.model.backbone._target_)
+    assert list(config.model.feature_projection.in_channels) == ["stage1", "stage2", "stage3"]
+
+
+def test_one_key_sets_every_switch_of_the_released_behaviour() -> None:
+    name = "sparse_detr/sparse_detr_swint_rho10_50ep"
+    default = OmegaConf.to_container(load_config(name), resolve=True)
+    released = OmegaConf.to_container(
+        load_config(name, ["model.released_behaviour=true"]), resolve=True
+    )
+    changed = sorted(_differences(default["model"], released["model"]))
+    assert changed == [
+        "backbone.drop_path_in_frozen_stages",
+        "criterion.supervise_all_rows",
+        "criterion.token_scoring.include_padding",
+        "criterion.token_scoring.surplus_counts",
+        "pad_before_backbone",
+        "position_embedding.encode_padding",
+        "postprocess.keep_boxes_outside",
+        "query_selection.any_token_competes",
+        "released_behaviour",
+        "token_scoring.average_over_padding",
+        "token_selection.edge_tokens_compete",
+        "token_selection.padding_competes",
+    ]
+
+
+def _differences(a: Any, b: Any, prefix: str = "") -> list[str]:
+    if isinstance(a, dict):
+        return [d for key in a for d in _differences(a[key], b[key], f"{prefix}.{key}")]
+    return [] if a == b else [prefix.lstrip(".")]
+
+
+def test_one_key_sets_the_class_count_everywhere() -> None:
+    config = load_config("quickstart", ["model.num_classes=7"])
+    model = instantiate(config.model)
+    assert model.num_classes == model.heads.num_classes == 7
+    assert all(stage.class_embed.out_features == 7 for stage in model.heads.stages)
+    assert config.dataloader.train.mapper.num_classes == 7
+    model.train()
+    losses = model(batch([(64, 64)], [2], num_classes=7))
+    assert all(value.isfinite() for value in losses.values())
