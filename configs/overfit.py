@@ -31,8 +31,8 @@ dataloader.train.num_workers = 2
 dataloader.test.batch_size = 4
 dataloader.test.num_workers = 2
 
-optimizer.lr = 5e-4
-optimizer.lr_backbone = 5e-4
+optimizer.lr = 1e-3
+optimizer.lr_backbone = 1e-3
 optimizer.batch_rule = "none"
 
 schedule.epochs = 400

@@ -1,5 +1,6 @@
 """An interrupted and resumed run is bit for bit the uninterrupted one: weights, averages, logs."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,11 +87,41 @@ def test_resuming_without_a_checkpoint_starts_anew(
     assert_equal_runs(tmp_path / "run", uninterrupted)
 
 
+def test_resume_after_a_run_that_died_before_its_first_save_does_not_go_on_with_an_older_run(
+    shapes_root: Path, tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = ("train.max_iter=7", "train.checkpointer.period=3", "train.seed=3")
+    run_toy(toy_config(shapes_root, tmp_path / "run", *earlier))
+    config = toy_config(shapes_root, tmp_path / "run", *OPTIONS)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt_at(patch, 2)
+        run_toy(config)
+    assert final_state(tmp_path / "run", "model_0000005.pth")["iteration"] == 6, "it is still there"
+    run_toy(config, resume=True)
+    assert_equal_runs(tmp_path / "run", uninterrupted)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "model_final.pth is of an earlier run; the file stays" in log
+    assert "holds no checkpoint, so the training starts anew" in log and "Resumed from" not in log
+
+
+def test_a_run_without_its_index_goes_on_from_the_files(
+    shapes_root: Path, tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy_config(shapes_root, tmp_path / "run", *OPTIONS)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt_at(patch, 8)
+        run_toy(config)
+    (tmp_path / "run" / "checkpoints.json").unlink()
+    run_toy(config, resume=True)
+    assert_equal_runs(tmp_path / "run", uninterrupted)
+    assert "at iteration 5" in (tmp_path / "run" / "log.txt").read_text()
+
+
 def test_a_damaged_last_checkpoint_costs_its_iterations_but_not_the_result(
     shapes_root: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
     config = toy_config(shapes_root, tmp_path / "run", *OPTIONS)
-    run_toy(config)
+    shutil.copytree(uninterrupted, tmp_path / "run")
     final = tmp_path / "run" / "model_final.pth"
     final.write_bytes(final.read_bytes()[:500])
     run_toy(config, resume=True)
@@ -102,7 +133,7 @@ def test_a_finished_run_can_be_resumed_and_changes_nothing(
     shapes_root: Path, tmp_path: Path, uninterrupted: Path
 ) -> None:
     config = toy_config(shapes_root, tmp_path / "run", *OPTIONS)
-    run_toy(config)
+    shutil.copytree(uninterrupted, tmp_path / "run")
     results = run_toy(config, resume=True)
     assert_equal_runs(tmp_path / "run", uninterrupted)
     assert results["bbox"].keys() >= {"AP", "AP50"}

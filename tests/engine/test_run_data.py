@@ -1,16 +1,19 @@
-"""The data of a run is checked before anything else happens."""
+"""The data of a run is checked before anything else happens; bad samples stop it or are counted."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
-from toy import toy_config
+from omegaconf import DictConfig
+from toy import final_state, run_toy, toy_config
 
 from sparse_detr.engine.errors import UserError
 from sparse_detr.engine.run_data import first_with_objects, load_run_data
 
 
-def custom(shapes_root: Path, tmp_path: Path, **paths: object) -> object:
+def custom(shapes_root: Path, tmp_path: Path, **paths: object) -> DictConfig:
     """The toy config with its training data replaced by a COCO json given by path."""
     from detectron2.config import LazyCall
 
@@ -79,3 +82,53 @@ def test_images_without_objects_are_not_chosen_for_overfitting() -> None:
     assert first_with_objects([{"annotations": []}, crowd, with_object], 1) == [with_object]
     with pytest.raises(UserError, match="only 1 images"):
         first_with_objects([crowd, with_object], 2)
+
+
+@pytest.fixture
+def with_broken_files(shapes_root: Path, tmp_path: Path) -> DictConfig:
+    """The toy config on a copy of the shapes whose training data has three broken samples."""
+    load_run_data(toy_config(shapes_root, tmp_path / "run"), with_training=True)
+    root = shutil.copytree(shapes_root, tmp_path / "shapes")
+    images = sorted((root / "shapes_train" / "images").iterdir())
+    images[0].unlink()
+    images[1].write_bytes(b"")
+    images[2].write_bytes(images[2].read_bytes()[:40])
+    source = root / "shapes_train" / "annotations.json"
+    return custom(shapes_root, tmp_path, json_file=str(source), image_root=str(images[0].parent))
+
+
+def test_bad_samples_stop_a_run_before_anything_is_written(
+    with_broken_files: DictConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="missing_file"):
+        run_toy(with_broken_files)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_samples_are_replaced_and_counted_where_the_config_says_skip(
+    with_broken_files: DictConfig, tmp_path: Path, workers: int
+) -> None:
+    config = with_broken_files
+    config.dataloader.train.on_bad_sample = "skip"
+    config.dataloader.train.num_workers = workers
+    run_toy(config)
+    assert final_state(tmp_path / "run")["iteration"] == 12
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("Skipped a bad sample: ") == 3
+    found = re.search(r"Bad samples were replaced (\d+) times .* by file: (.+)", log)
+    assert found is not None
+    counts = [int(count) for count in re.findall(r"\((\d+)\)", found[2])]
+    # Four epochs; a broken image may be drawn as replacement of another one as well.
+    assert len(counts) == 3 and min(counts) >= 4 and sum(counts) == int(found[1])
+    assert {Path(name).name for name in re.findall(r"\S+\.png", found[2])} == {
+        "000001.png",
+        "000002.png",
+        "000003.png",
+    }
+
+
+def test_a_training_without_bad_samples_reports_none(shapes_root: Path, tmp_path: Path) -> None:
+    options = ("dataloader.train.on_bad_sample=skip", "train.max_iter=1")
+    run_toy(toy_config(shapes_root, tmp_path / "run", *options))
+    assert "Bad samples" not in (tmp_path / "run" / "log.txt").read_text()

@@ -79,6 +79,16 @@ def test_checkpoints_are_found_without_a_usable_index(tmp_path: Path, index: str
     assert found is not None and found[0]["iteration"] == 3
 
 
+def test_a_run_that_starts_anew_lists_no_file_of_an_earlier_one(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, range(1, 4))
+    checkpoints.start_anew()
+    assert checkpoints.entries() == [] and checkpoints.latest_readable() is None
+    assert not (tmp_path / "last_checkpoint").exists()
+    assert len(list(tmp_path.glob("model_*.pth"))) == 2
+    checkpoints.save(content(1), 1)
+    assert [entry.iteration for entry in checkpoints.entries()] == [1]
+
+
 def test_a_foreign_checkpoint_is_not_taken_for_one_of_the_run(tmp_path: Path) -> None:
     torch.save({"model": {}}, tmp_path / "model_0000009.pth")
     with pytest.raises(UserError, match="not one of a run"):

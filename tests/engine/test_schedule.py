@@ -33,6 +33,30 @@ def test_cosine_falls_from_one_to_the_final_factor() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        ({"epochs": 12, "milestones": [40]}, "schedule.milestones=[10]"),
+        ({"epochs": 12, "milestones": [8, 12]}, "[12] are never reached"),
+        ({"epochs": 1, "milestones": [1]}, "schedule.milestones=[0.8]"),
+    ],
+)
+def test_milestones_that_are_never_reached_are_warned_about(options: dict, fix: str) -> None:
+    schedule = EpochSchedule(**options)
+    assert fix in schedule.milestone_warning()
+    plan = plan_iterations(schedule, 100, 10)
+    last = schedule.milestones[-1]
+    assert plan.iterations(last) > plan.max_iter - 1, "it is indeed not reached"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"milestones": []}, {"epochs": 12, "milestones": [11]}, {"epochs": 5, "kind": "cosine"}],
+)
+def test_a_sound_schedule_gives_no_warning(options: dict) -> None:
+    assert EpochSchedule(**options).milestone_warning() == ""
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"epochs": 0}, "epochs"),

@@ -3,13 +3,17 @@ is written."""
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import toy
+from detectron2.config import LazyCall
 from toy import final_state, logged, run_toy, same, toy_config
 
 from sparse_detr.config.loading import load_config
+from sparse_detr.engine import session
 from sparse_detr.engine.errors import ResultsMissedError, UserError
 
 
@@ -85,7 +89,29 @@ def test_evaluation_only_gives_the_results_of_training(
     )
     results = run_toy(config, eval_only=True)
     assert results["bbox"]["AP50"] == stored["bbox"]["AP50"]
-    assert (tmp_path / "eval" / "results.json").is_file()
+    written = json.loads((tmp_path / "eval" / "eval_results.json").read_text())["results"]
+    assert written["bbox"]["AP50"] == stored["bbox"]["AP50"]
+    saved = load_config(tmp_path / "eval" / "eval_config.yaml")
+    assert saved.train.init_checkpoint == str(finished / "model_final.pth")
+
+
+def test_an_evaluation_in_the_folder_of_a_training_leaves_its_files_alone(
+    finished: Path, shapes_root: Path, tmp_path: Path
+) -> None:
+    output = shutil.copytree(finished, tmp_path / "run")
+    being_saved = output / ".model_0000099.pth.1.tmp"
+    being_saved.write_bytes(b"half of a checkpoint that a running training is saving")
+    kept = {
+        path.name: path.read_bytes()
+        for path in output.iterdir()
+        if path.is_file() and path.name != "log.txt"
+    }
+    run_toy(toy_config(shapes_root, output, "model.keep_ratio=0.25"), eval_only=True)
+    assert kept == {name: (output / name).read_bytes() for name in kept}
+    assert load_config(output / "eval_config.yaml").model.keep_ratio == 0.25
+    log = (output / "log.txt").read_text()
+    assert f"Results: {output / 'eval_results.json'}" in log
+    assert f"Config with all overrides: {output / 'eval_config.yaml'}" in log
 
 
 def test_the_moving_average_follows_every_step(finished: Path) -> None:
@@ -179,9 +205,7 @@ def test_initial_weights_are_loaded_and_a_misfit_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["model.keep_ratio=1.5"], "keep_ratio is 1.5"),
         (["model.num_classes=2"], "class_out_of_range"),
-        (["train.init_checkpoint=absent.pth"], "absent.pth does not exist"),
         (["train.accumulation=3"], "multiple of the accumulated"),
         (["train.device=tpu"], "train.device is 'tpu'"),
         (["train.amp.enabled=true", "train.amp.dtype=float16"], "float16 needs a GPU"),
@@ -201,10 +225,59 @@ def test_wrong_input_is_one_error_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_evaluation_without_any_checkpoint_is_an_error(shapes_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing to evaluate"):
-        run_toy(toy_config(shapes_root, tmp_path / "run"), eval_only=True)
+@pytest.mark.parametrize(
+    ("options", "arguments", "message"),
+    [
+        (["model.keep_ratio=0"], {}, r"model.keep_ratio: .* number in \(0, 1\], got 0"),
+        (["model.keep_ratio=1.5"], {"eval_only": True}, r"\(0, 1\], got 1.5"),
+        (["model.keep_ratio=-1"], {"resume": True}, r"\(0, 1\], got -1"),
+        (["train.init_checkpoint=absent.pth"], {}, "train.init_checkpoint: absent.pth does not"),
+        (["train.init_checkpoint=absent.pth"], {"eval_only": True}, "absent.pth does not exist"),
+        (["train.backbone_weights=absent.pth"], {}, "train.backbone_weights: absent.pth does not"),
+        ([], {"eval_only": True}, "nothing to evaluate: train.init_checkpoint is not set"),
+    ],
+)
+def test_what_needs_no_data_is_said_before_data_is_loaded(
+    shapes_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    arguments: dict[str, bool],
+    message: str,
+) -> None:
+    def loaded(*args: object, **kwargs: object) -> None:
+        pytest.fail("the data was loaded first")
+
+    monkeypatch.setattr(session, "load_run_data", loaded)
+    with pytest.raises(UserError, match=message):
+        run_toy(toy_config(shapes_root, tmp_path / "run", *options), **arguments)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_keeping_ratio_of_text_is_refused(shapes_root: Path, tmp_path: Path) -> None:
+    config = toy_config(shapes_root, tmp_path / "run")
+    config.model.keep_ratio = "abc"
+    with pytest.raises(UserError, match=r"\(0, 1\], got 'abc'"):
+        run_toy(config)
+
+
+def test_a_model_without_keeping_ratio_needs_none(shapes_root: Path, tmp_path: Path) -> None:
+    config = toy_config(shapes_root, tmp_path / "run", "train.max_iter=1")
+    config.model = LazyCall(toy.ToyDetector)(num_classes="auto")
+    run_toy(config)
+    assert (tmp_path / "run" / "model_final.pth").is_file()
+
+
+def test_milestones_after_the_end_are_warned_about(shapes_root: Path, tmp_path: Path) -> None:
+    options = ("schedule.epochs=1", "schedule.milestones=[40]")
+    run_toy(toy_config(shapes_root, tmp_path / "run", *options))
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "WARNING: schedule.milestones: [40] are never reached, as schedule.epochs is 1" in log
+
+
+def test_the_console_shows_gradient_norm_and_the_models_scalars(finished: Path) -> None:
+    lines = (finished / "log.txt").read_text().splitlines()
+    assert sum("grad_norm: " in line and "kept_tokens: " in line for line in lines) == 12
 
 
 def test_an_output_folder_that_cannot_be_made_is_an_error(
@@ -227,8 +300,6 @@ def test_a_fresh_run_in_an_old_folder_starts_its_logs_anew(
 def test_bfloat16_runs_the_model_inside_autocast(
     shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import toy
-
     seen: list[torch.dtype] = []
     predict = toy.ToyDetector.predict
 

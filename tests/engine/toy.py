@@ -10,12 +10,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models.resnet import BasicBlock as TorchvisionBlock
+
+from sparse_detr.backbone.small_resnet import make_basic_stages
 
 TOY_CONFIG = Path(__file__).with_name("toy_config.py")
 
@@ -57,13 +61,13 @@ class ToyDetector(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.to(getattr(torch, dtype))
 
+    def features(self, images: list[Tensor]) -> Tensor:
+        pooled = [functional.adaptive_avg_pool2d(image, 4).flatten() for image in images]
+        return self.backbone(torch.stack(pooled))
+
     def predict(self, batched_inputs: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-        weight = self.backbone.weight
-        images = [entry["image"].to(weight) / 255 for entry in batched_inputs]
-        pooled = torch.stack(
-            [functional.adaptive_avg_pool2d(image, 4).flatten() for image in images]
-        )
-        hidden = torch.relu(self.backbone(pooled))
+        images = [entry["image"].to(self.head.weight) / 255 for entry in batched_inputs]
+        hidden = torch.relu(self.features(images))
         out = self.head(self.dropout(torch.relu(self.sampling_offsets(hidden))))
         out = out.view(len(images), self.queries, self.num_classes + 4)
         return out[..., : self.num_classes], out[..., self.num_classes :].sigmoid()
@@ -122,6 +126,42 @@ class ToyDetector(nn.Module):
         result.pred_boxes = Boxes(corners * scale)
         result.scores, result.pred_classes = logits.sigmoid().max(-1)
         return {"instances": result}
+
+
+class ToyOnResNet(ToyDetector):
+    """The toy on Detectron2's ResNet, narrow: stem and two stages of a block each.
+
+    Args:
+        freeze_at: As Detectron2 counts: 2 freezes the stem and the first stage.
+        **options: As for the toy.
+    """
+
+    def __init__(self, freeze_at: int = 2, **options: Any) -> None:
+        super().__init__(**options)
+        stages = make_basic_stages(4, (6, self.sampling_offsets.in_features), (1, 1))
+        self.backbone = ResNet(BasicStem(3, 4, norm="BN"), stages, freeze_at=freeze_at)
+
+    def features(self, images: list[Tensor]) -> Tensor:
+        resized = torch.stack([functional.adaptive_avg_pool2d(image, 32) for image in images])
+        return self.backbone(resized)["res3"].mean((2, 3))
+
+
+class TorchvisionResNet(nn.Module):
+    """The backbone of `ToyOnResNet` with torchvision's parts and names, and a classifier."""
+
+    def __init__(self, hidden: int = 8) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 4, 7, bias=False), nn.BatchNorm2d(4)
+        self.layer1 = nn.Sequential(self.block(4, 6, 1))
+        self.layer2 = nn.Sequential(self.block(6, hidden, 2))
+        self.fc = nn.Linear(hidden, 10)
+
+    @staticmethod
+    def block(narrow: int, wide: int, stride: int) -> nn.Module:
+        shortcut = nn.Sequential(
+            nn.Conv2d(narrow, wide, 1, stride, bias=False), nn.BatchNorm2d(wide)
+        )
+        return TorchvisionBlock(narrow, wide, stride, shortcut)
 
 
 def toy_config(shapes_root: Path, output_dir: Path, *overrides: str) -> DictConfig:

@@ -33,7 +33,7 @@ def load_backbone_weights(model: nn.Module, path: str) -> None:
             f"train.backbone_weights is {path}, but the model {type(model).__name__} has no part "
             "named backbone; leave the key empty"
         )
-    with user_errors("train.backbone_weights", ValueError, TypeError, OSError, UserError):
+    with user_errors("train.backbone_weights", ValueError, TypeError, OSError):
         # Read for its refusals: the reader below hands on torch's advice on how to run the code.
         read_checkpoint(path)
         report = load_imagenet_weights(backbone, path)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import math
+import os
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from detectron2.utils.events import (
     EventWriter,
     JSONWriter,
     TensorboardXWriter,
+    get_event_storage,
 )
 from detectron2.utils.logger import setup_logger
 
@@ -76,8 +80,47 @@ class RunLog:
             self._file.close()
 
 
+def smoothed(storage: EventStorage, name: str) -> float | None:
+    """Gives the median of a scalar's recent numbers, or None where there are none.
+
+    Detectron2's own median is NaN as soon as one of the values is, for example Corr of a level
+    that got no attention.
+
+    Args:
+        storage: The storage.
+        name: A scalar that was put into it.
+    """
+    recent = storage.history(name).values()[-HISTORY_LENGTH:]
+    numbers = [float(value) for value, _ in recent if math.isfinite(value)]
+    return statistics.median(numbers) if numbers else None
+
+
+class ModelScalarPrinter(EventWriter):
+    """Prints what Detectron2's printer, which shows losses, leaves out: one short line.
+
+    Gradient norm, kept tokens, Corr (per level too) and class error, as far as they are recorded.
+    """
+
+    def write(self) -> None:
+        """Prints the line; nothing where none of the scalars is recorded."""
+        storage = get_event_storage()
+        recorded = storage.histories()
+        levels = sorted(name for name in recorded if name.startswith("corr_level"))
+        parts = []
+        for name in ("grad_norm", "kept_tokens", "corr", *levels, "class_error"):
+            value = smoothed(storage, name) if name in recorded else None
+            if value is not None:
+                parts.append(f"{name}: {value:.0f}" if value >= 1000 else f"{name}: {value:.3g}")
+        if parts:
+            logger.info(" iter: %d  %s", storage.iter, "  ".join(parts))
+
+
 class ContinuedJsonWriter(JSONWriter):
     """Detectron2's json writer, which on resume does not repeat what the file holds already.
+
+    What is new since the last line becomes one line. A scalar that is not recorded in every
+    iteration would otherwise get a line of its own, dated back, and readers take a line that goes
+    back for a resume. What is not a finite number is ``null``, as json has no other word for it.
 
     Args:
         path: ``metrics.json``.
@@ -87,6 +130,26 @@ class ContinuedJsonWriter(JSONWriter):
     def __init__(self, path: str, last_written: int = -1) -> None:
         super().__init__(path, window_size=HISTORY_LENGTH)
         self._last_write = last_written
+
+    def write(self) -> None:
+        """Writes the line; nothing where nothing is new."""
+        storage = get_event_storage()
+        hints = storage.smoothing_hints()
+        line: dict[str, float | int | None] = {}
+        last = self._last_write
+        for name, (value, iteration) in storage.latest().items():
+            if iteration <= self._last_write:
+                continue
+            last = max(last, iteration)
+            finite = float(value) if math.isfinite(value) else None
+            line[name] = smoothed(storage, name) if hints[name] else finite
+        if not line:
+            return
+        self._last_write = last
+        line["iteration"] = last
+        self._file_handle.write(json.dumps(line, sort_keys=True) + "\n")
+        self._file_handle.flush()
+        os.fsync(self._file_handle.fileno())
 
 
 class ContinuedTensorboardWriter(TensorboardXWriter):
@@ -103,7 +166,7 @@ class ContinuedTensorboardWriter(TensorboardXWriter):
 
 
 def build_writers(output_dir: Path, max_iter: int, last_written: int) -> list[EventWriter]:
-    """Gives the console printer with ETA, the json writer and, where it is installed, TensorBoard.
+    """Gives the console printers, the json writer and, where it is installed, TensorBoard.
 
     Args:
         output_dir: Folder of the run.
@@ -115,6 +178,7 @@ def build_writers(output_dir: Path, max_iter: int, last_written: int) -> list[Ev
     """
     writers: list[EventWriter] = [
         CommonMetricPrinter(max_iter),
+        ModelScalarPrinter(),
         ContinuedJsonWriter(str(output_dir / METRICS_NAME), last_written),
     ]
     try:

@@ -21,7 +21,7 @@ from .ema import ModelEma
 from .errors import UserError, user_errors
 from .event_logs import METRICS_NAME, refill_events
 from .hooks import EvaluationHook
-from .run_state import INDEX_NAME, CheckpointEntry, RunCheckpoints
+from .run_state import CheckpointEntry, RunCheckpoints
 from .trainer import Trainer
 from .weights import compare_weights, weights_of
 
@@ -151,12 +151,16 @@ def forget_earlier_run(checkpoints: RunCheckpoints) -> None:
     """Clears index and metrics of an earlier run in the folder, so that two runs never mix.
 
     Args:
-        checkpoints: The folder. Checkpoint files stay until files of the same name replace them.
+        checkpoints: The folder. Checkpoint files stay until files of the same name replace them,
+            but ``--resume`` passes them over, also where the new run dies before it saves.
     """
-    for name in (INDEX_NAME, METRICS_NAME):
-        path = checkpoints.directory / name
-        if path.exists():
-            logger.warning(
-                "%s is of an earlier run and is replaced (--resume would go on with it)", path
-            )
-            path.unlink()
+    newest = checkpoints.newest_file()
+    if newest is not None:
+        logger.warning(
+            "%s is of an earlier run; the file stays, but --resume will not go on from it", newest
+        )
+    metrics = checkpoints.directory / METRICS_NAME
+    if metrics.exists():
+        logger.warning("%s is of an earlier run and is replaced", metrics)
+        metrics.unlink()
+    checkpoints.start_anew()

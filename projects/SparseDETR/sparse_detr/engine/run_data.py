@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 DatasetDicts = list[dict[str, Any]]
 FAST_DEV_IMAGES = 8
+_SHOWN_FILES = 10
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,26 @@ def build_train_data(config: DictConfig, data: RunData) -> Any:
         return instantiate(
             {**_arguments(node), "dataset": data.train, "total_batch_size": batch // parts}
         )
+
+
+def log_skipped_samples(loader: Any) -> None:
+    """Logs how often bad samples were replaced; has to be called in all processes.
+
+    Args:
+        loader: The training loader; its ``skipped_files`` count since it was built.
+    """
+    gathered = comm.gather(Counter(getattr(loader, "skipped_files", {})))
+    counts = sum(gathered, Counter[str]())
+    if not counts:
+        return
+    shown = ", ".join(f"{name} ({count})" for name, count in counts.most_common(_SHOWN_FILES))
+    more = f", and {len(counts) - _SHOWN_FILES} more" if len(counts) > _SHOWN_FILES else ""
+    logger.warning(
+        "Bad samples were replaced %d times (dataloader.train.on_bad_sample=skip), by file: %s%s",
+        counts.total(),
+        shown,
+        more,
+    )
 
 
 def build_test_data(config: DictConfig, data: RunData) -> Any:

@@ -171,6 +171,14 @@ class RunCheckpoints:
             )
         return None
 
+    def start_anew(self) -> None:
+        """Lists no checkpoint: files of an earlier run stay, but nothing goes on from them.
+
+        The index is emptied, not removed, since without one the files would be looked at.
+        """
+        write_text("[]", self.directory / INDEX_NAME)
+        (self.directory / LAST_NAME).unlink(missing_ok=True)
+
     def drop_after(self, entry: CheckpointEntry) -> None:
         """Removes from the index what is newer than ``entry``; a resumed run writes it again."""
         kept = [other for other in self.entries() if other.iteration <= entry.iteration]

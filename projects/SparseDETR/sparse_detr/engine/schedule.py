@@ -51,6 +51,28 @@ class EpochSchedule:
                 f"schedule.warmup_iterations is {self.warmup_iterations}, expected 0 or more"
             )
 
+    @property
+    def unreached_milestones(self) -> list[float]:
+        """Milestones of a step schedule at which the training is over already."""
+        if self.kind != "step":
+            return []
+        return [milestone for milestone in self.milestones if milestone >= self.epochs]
+
+    def milestone_warning(self) -> str:
+        """Gives the warning about milestones that are never reached; empty without any."""
+        unreached = self.unreached_milestones
+        if not unreached:
+            return ""
+        # As the released schedule: 40 of 50 epochs.
+        proposed: float = round(0.8 * self.epochs)
+        if not 0 < proposed < self.epochs:
+            proposed = 0.8 * self.epochs
+        return (
+            f"schedule.milestones: {unreached} are never reached, as schedule.epochs is "
+            f"{self.epochs}, so the learning rate is not lowered there; set both, for example "
+            f"schedule.milestones=[{proposed:g}], or schedule.milestones=[] for a constant rate"
+        )
+
 
 @dataclass(frozen=True)
 class IterationSchedule:

@@ -16,11 +16,12 @@ import torch
 from detectron2.config import instantiate
 from detectron2.engine import hooks as detectron2_hooks
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ..backbone import load_imagenet_weights
 from ..config.loading import save_config
+from ..token_selection import check_keep_ratio
+from .backbone_weights import load_backbone_weights, warn_of_random_frozen_backbone
 from .devices import resolve_device, seed_everything
 from .ema import ModelEma
 from .environment import describe_environment
@@ -37,7 +38,14 @@ from .hooks import CheckpointHook, EmaHook, EvaluationHook, LearningRateHook, Wr
 from .launching import wrap_for_processes
 from .precision import MixedPrecision
 from .resuming import Resumption, forget_earlier_run, read_resumption
-from .run_data import RunData, build_evaluator, build_test_data, build_train_data, load_run_data
+from .run_data import (
+    RunData,
+    build_evaluator,
+    build_test_data,
+    build_train_data,
+    load_run_data,
+    log_skipped_samples,
+)
 from .run_state import RunCheckpoints
 from .schedule import EpochSchedule, IterationSchedule, plan_iterations
 from .trainer import StepOptions, Trainer
@@ -100,6 +108,10 @@ class Session:
         with user_errors("train.expected_results", ValueError):
             for row in options.expected_results:
                 check_expectation(list(row))
+        keep_ratio = OmegaConf.select(config, "model.keep_ratio")
+        if keep_ratio is not None:
+            with user_errors("model.keep_ratio", ValueError):
+                check_keep_ratio(keep_ratio)
         self.output_dir = Path(str(options.output_dir))
         self.local_rank = comm.get_local_rank()
         self.device = resolve_device(str(options.device), self.local_rank)
@@ -112,6 +124,8 @@ class Session:
         self.precision = _construct(
             MixedPrecision, bool(options.amp.enabled), str(options.amp.dtype), self.device
         )
+        # Last of what can be said without the data, which takes long to load.
+        self._check_weight_files()
         self.data: RunData = load_run_data(config, with_training=not arguments.eval_only)
         with user_errors("model", ValueError, FileNotFoundError):
             self.model: nn.Module = instantiate(config.model)
@@ -120,8 +134,31 @@ class Session:
             raise UserError("dataloader.evaluator is not set, so nothing can be evaluated")
         self.test_loader = build_test_data(config, self.data)
 
+    def _check_weight_files(self) -> None:
+        """Raises UserError where weights to start from, or to evaluate, are not there."""
+        options = self.config.train
+        if self.arguments.eval_only and not self._evaluated_file():
+            raise UserError(
+                "nothing to evaluate: train.init_checkpoint is not set and "
+                f"train.output_dir {self.output_dir} holds no checkpoint"
+            )
+        keys = ["init_checkpoint"] if self.arguments.eval_only else []
+        if not self.arguments.eval_only and not self.arguments.resume:
+            keys = ["init_checkpoint", "backbone_weights"]
+        for key in keys:
+            if options[key] and not Path(str(options[key])).is_file():
+                raise UserError(f"train.{key}: {options[key]} does not exist")
+
+    def _evaluated_file(self) -> str:
+        """Gives the file that ``--eval-only`` is about; empty where there is none."""
+        return str(self.config.train.init_checkpoint or self.checkpoints.newest_file() or "")
+
     def open_output(self) -> None:
-        """Makes the output folder, opens ``log.txt``, saves the config."""
+        """Makes the output folder, opens ``log.txt``, saves the config.
+
+        An evaluation may share the folder of a training, even while that runs: its files have
+        names of their own.
+        """
         try:
             self.output_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -136,8 +173,11 @@ class Session:
         seed, switch = self.config.train.seed, self.config.train.deterministic
         logger.info("Seed %s + process number; deterministic %s", seed, switch)
         if comm.is_main_process():
-            self.checkpoints.remove_leftovers()
-            save_config(self.config, self.output_dir / "config.yaml")
+            if not self.arguments.eval_only:
+                self.checkpoints.remove_leftovers()
+            name = "eval_config.yaml" if self.arguments.eval_only else "config.yaml"
+            save_config(self.config, self.output_dir / name)
+            logger.info("Config with all overrides: %s", self.output_dir / name)
         parameters = list(self.model.parameters())
         total = sum(parameter.numel() for parameter in parameters)
         trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
@@ -150,24 +190,24 @@ class Session:
 
     def evaluate(self) -> Results:
         """Gives the metrics of ``train.init_checkpoint``, or else of the last checkpoint."""
-        path = self.config.train.init_checkpoint or self.checkpoints.newest_file()
-        if not path:
-            raise UserError(
-                "nothing to evaluate: train.init_checkpoint is not set and "
-                f"train.output_dir {self.output_dir} holds no checkpoint"
-            )
-        self._load_initial(str(path), use_average=True)
+        self._load_initial(self._evaluated_file(), use_average=True)
         self.open_output()
         evaluator = build_evaluator(self.config, self.data, self.output_dir)
         results = evaluate_model(self.model, self.test_loader, evaluator)
         if comm.is_main_process():
-            save_results(results, self.output_dir / "results.json")
+            save_results(results, self.output_dir / "eval_results.json")
+            logger.info("Results: %s", self.output_dir / "eval_results.json")
         return results
 
-    def _load_backbone(self, path: str) -> None:
-        with user_errors("train.backbone_weights", ValueError, TypeError, OSError):
-            report = load_imagenet_weights(self.model.get_submodule("backbone"), path)
-        logger.info("Backbone weights of %s: %s", path, report)
+    def _load_start(self) -> None:
+        """Gives the model of a new training the weights that the config names."""
+        options = self.config.train
+        if options.backbone_weights:
+            load_backbone_weights(self.model, str(options.backbone_weights))
+        if options.init_checkpoint:
+            self._load_initial(str(options.init_checkpoint), use_average=False)
+        if not options.backbone_weights and not options.init_checkpoint:
+            warn_of_random_frozen_backbone(self.model)
 
     def _load_initial(self, path: str, use_average: bool) -> None:
         options = self.config.train
@@ -192,11 +232,9 @@ class Session:
                 {**dict(node.items()), "model": self.model, "global_batch": batch}
             )
         resumption = read_resumption(self.checkpoints) if self.arguments.resume else None
-        if resumption is None and options.backbone_weights:
-            self._load_backbone(str(options.backbone_weights))
-        if resumption is None and options.init_checkpoint:
-            self._load_initial(str(options.init_checkpoint), use_average=False)
-        if resumption is not None:
+        if resumption is None:
+            self._load_start()
+        else:
             resumption.load_model(self.model)
         step = _construct(
             StepOptions,
@@ -211,6 +249,8 @@ class Session:
             else None
         )
         logger.info("%s", schedule.describe(len(self.data.train), batch))
+        if warning := schedule.source.milestone_warning():
+            logger.warning("%s", warning)
         wrapped = wrap_for_processes(self.model, self.device, **options.ddp)
         trainer = Trainer(wrapped, loader, optimizer, self.precision, step)
         self.open_output()
@@ -224,6 +264,8 @@ class Session:
         if resumption is not None:
             start = resumption.restore(trainer, evaluation, average)
         trainer.train(start, schedule.max_iter)
+        if self.config.dataloader.train.get("on_bad_sample") == "skip":
+            log_skipped_samples(loader)
         return evaluation.results
 
     def _plan(self, dataset_length: int, batch: int) -> IterationSchedule:

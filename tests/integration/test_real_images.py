@@ -1,0 +1,74 @@
+"""Real COCO images: a tiny model learns a few by heart, and wrong input is one clear message."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LEAST_AP = 90.0
+
+
+def _train_net(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A run in its own process: Detectron2 reads DETECTRON2_DATASETS when it is imported."""
+    if not (data_dir / "coco").is_dir():
+        pytest.skip(f"--data-dir {data_dir} has no folder coco")
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(data_dir)}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train_net.py"), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+def test_a_tiny_model_learns_two_real_images_by_heart(data_dir: Path, tmp_path: Path) -> None:
+    done = _train_net(
+        data_dir,
+        "--config-file",
+        "overfit",
+        "train.overfit_images=2",
+        "dataloader.train.total_batch_size=2",
+        "dataloader.augmentation.short_edge_lengths=[192]",
+        "dataloader.augmentation.test_short_edge_length=192",
+        "dataloader.train.num_workers=0",
+        "dataloader.test.num_workers=0",
+        "schedule.epochs=150",
+        "schedule.milestones=[120]",
+        f"train.expected_results=[[bbox, AP, {LEAST_AP}]]",
+        f"train.output_dir={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
+    assert results["bbox"]["AP"] >= LEAST_AP
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.keep_ratios=0.2"], "keep_ratio"),
+        (["model.keep_ratio=1.5"], "(0, 1]"),
+        (["model.num_classes=3"], "3"),
+        (["train.init_checkpoint=absent.pth"], "absent.pth"),
+        (["dataloader.train.dataset.names=coco_2017_trian"], "coco_2017_train"),
+    ],
+    ids=["unknown key", "keeping ratio", "class id", "checkpoint", "data set"],
+)
+def test_wrong_input_is_one_message_and_writes_nothing(
+    data_dir: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    output = tmp_path / "run"
+    done = _train_net(
+        data_dir, "--config-file", "overfit", *overrides, f"train.output_dir={output}"
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists()
