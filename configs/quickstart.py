@@ -19,14 +19,18 @@ model.encoder.dropout = 0.0
 model.decoder.num_layers = 3
 model.query_selection.num_queries = 50
 
-optimizer.lr = 5e-4
-optimizer.lr_backbone = 5e-4
+# From scratch the backbone has the most to learn.
+optimizer.lr = 1e-3
+optimizer.lr_backbone = 8e-3
 optimizer.batch_rule = "none"
 
-schedule.epochs = 12
-schedule.milestones = [10]
+schedule.epochs = 10.4
+schedule.kind = "cosine"
 schedule.warmup_iterations = 100
 
 train.output_dir = "output/quickstart"
-train.eval_period_epochs = 6
-train.checkpointer.period_epochs = 6
+train.ema.enabled = True
+train.ema.decay = 0.998
+train.ema.warmup = 200
+train.eval_period_epochs = 2.6
+train.checkpointer.period_epochs = 5.2

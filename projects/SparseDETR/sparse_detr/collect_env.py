@@ -6,6 +6,7 @@ It never raises: what cannot be found out is reported as such, because it is run
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import platform
 import shutil
@@ -99,8 +100,14 @@ def _threads() -> str:
 
 
 def _cuda_home() -> str:
-    from torch.utils.cpp_extension import CUDA_HOME
-
+    # The import warns where there is a toolkit but no GPU, which this report says better.
+    noisy = logging.getLogger("torch.utils.cpp_extension")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        from torch.utils.cpp_extension import CUDA_HOME
+    finally:
+        noisy.setLevel(level)
     return CUDA_HOME or "not found"
 
 

@@ -188,4 +188,6 @@ def build_adamw(
         weight_decay=weight_decay,
         betas=(float(betas[0]), float(betas[1])),
         eps=eps,
+        # One kernel for all parameters instead of several per parameter.
+        fused=True,
     )
