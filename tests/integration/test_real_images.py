@@ -38,10 +38,7 @@ def test_a_tiny_model_learns_two_real_images_by_heart(data_dir: Path, tmp_path: 
         "dataloader.train.total_batch_size=2",
         "dataloader.augmentation.short_edge_lengths=[192]",
         "dataloader.augmentation.test_short_edge_length=192",
-        "dataloader.train.num_workers=0",
-        "dataloader.test.num_workers=0",
         "schedule.epochs=150",
-        "schedule.milestones=[120]",
         f"train.expected_results=[[bbox, AP, {LEAST_AP}]]",
         f"train.output_dir={tmp_path / 'run'}",
     )

@@ -1,0 +1,15 @@
+"""Sparse DETR of 2.3M parameters that trains from scratch on a CPU."""
+
+from .backbones.small_resnet import backbone, in_channels
+from .sparse_detr import model
+
+model.backbone = backbone
+model.hidden_dim = 128
+model.keep_ratio = 0.3
+model.feature_projection.in_channels = in_channels
+model.feature_projection.num_groups = 16
+model.encoder.num_layers = 3
+model.encoder.feedforward_dim = 256
+model.encoder.dropout = 0.0
+model.decoder.num_layers = 3
+model.query_selection.num_queries = 50
