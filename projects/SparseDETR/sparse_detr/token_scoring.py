@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers.initialization import xavier_matrices_
+from .layers.precision import at_least_float32
 
 
 class ScoringNetwork(nn.Module):
@@ -56,8 +57,10 @@ class ScoringNetwork(nn.Module):
         if self.average_over_padding:
             mean = shared.mean(dim=1, keepdim=True)
         else:
-            own = (~padding_mask)[..., None].to(shared.dtype)
+            # In half precision the count would be rounded and the sum could overflow.
+            own = (~padding_mask)[..., None].to(at_least_float32(shared.dtype))
             mean = (shared * own).sum(dim=1, keepdim=True) / own.sum(dim=1, keepdim=True)
+            mean = mean.to(shared.dtype)
         features = torch.cat([local, mean.expand_as(shared)], dim=-1)
         logits: Tensor = self.score(features).squeeze(-1)
         return logits

@@ -18,8 +18,9 @@ class TokenScoringLoss:
     """Binary cross-entropy of the token scores against the binarised DAM.
 
     Attributes:
-        include_padding: False averages over the images' own tokens. True is the released
-            behaviour: over all tokens of the padded map.
+        include_padding: False averages over the own tokens of each image, then over the images,
+            so that a batch is the mean of its images. True is the released behaviour: over all
+            tokens of the padded map.
         half_cell_shift: Convention of the map, see
             :func:`sparse_detr.decoder_attention_map.decoder_attention_map`.
         surplus_counts: For Corr only. True is the released behaviour: rows that fill an image up
@@ -61,8 +62,11 @@ class TokenScoringLoss:
             finite = scores.clamp(min=torch.finfo(scores.dtype).min)
             loss = F.binary_cross_entropy_with_logits(finite, target)
         else:
-            own = ~tokens.padding_mask
-            loss = F.binary_cross_entropy_with_logits(scores[own], target[own])
+            padding = tokens.padding_mask
+            each = F.binary_cross_entropy_with_logits(
+                scores.masked_fill(padding, 0), target, reduction="none"
+            ).masked_fill(padding, 0)
+            loss = (each.sum(1) / (~padding).sum(1)).mean()
         return loss, self.corr(attention, selection, output)
 
     def corr(

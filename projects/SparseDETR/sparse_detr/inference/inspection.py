@@ -75,8 +75,7 @@ def inspect_image(
     if model.training:
         raise ValueError("model is in training mode, expected evaluation mode; call model.eval()")
     images = model.preprocess([sample])
-    divisibility = int(getattr(model.backbone, "size_divisibility", 0))
-    (padded,) = images.groups(model.pad_before_backbone, divisibility)
+    (padded,) = model.padded_groups(images)
     tokens = model.extract_tokens(images)
     output = model.detect(tokens, keep_ratio, with_sampling=with_sampling)
     (instances,) = model.postprocess(output.decoder.predictions[-1], images.original_sizes)

@@ -11,7 +11,7 @@ travels along it is a dataclass of :mod:`sparse_detr.structures`. Shape letters:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detectron2.structures import Instances
@@ -36,6 +36,7 @@ from ..structures import (
     FeatureMaps,
     FeatureTokens,
     ImageBatch,
+    PaddedImages,
     TokenSelection,
 )
 from ..token_scoring import ScoringNetwork
@@ -69,8 +70,7 @@ class TransformerDetector(nn.Module):
         pixel_mean: Mean colour, 0..255, in the channel order of ``input_format``.
         pixel_std: Standard deviation of the colour.
         input_format: Channel order of the images, for tools that read files.
-        released_behaviour: The preset that the config's switches follow. Kept for reports; it
-            switches nothing by itself.
+        released_behaviour: The preset that the config's switches follow; a label here.
         pad_before_backbone: False gives each image size a backbone pass of its own, so that a
             result never depends on the batch (batch norms that train see those groups). True is
             the released behaviour: one padded batch.
@@ -155,9 +155,8 @@ class TransformerDetector(nn.Module):
         """Weighted losses (training) or detections (inference).
 
         Args:
-            batched_inputs: Detectron2's dicts: ``image`` (3, height, width) in 0..255, and
-                optionally ``height``, ``width``, ``image_id``, ``file_name``; ``instances`` with
-                gt_boxes and gt_classes to train.
+            batched_inputs: Detectron2's dicts: ``image`` (3, height, width) in 0..255, optionally
+                ``height``, ``width``, ``image_id``, ``file_name``; ``instances`` to train.
             keep_ratio: Of this call instead of the model's own.
 
         Returns:
@@ -177,10 +176,14 @@ class TransformerDetector(nn.Module):
         mean, std = (like.new_tensor(v).view(3, 1, 1) for v in (self.pixel_mean, self.pixel_std))
         return normalised_batch(batched_inputs, mean, std)
 
+    def padded_groups(self, images: ImageBatch) -> list[PaddedImages]:
+        """The images as the backbone sees them."""
+        divisibility = int(getattr(self.backbone, "size_divisibility", 0))
+        return list(images.groups(self.pad_before_backbone, divisibility))
+
     def extract_tokens(self, images: ImageBatch) -> FeatureTokens:
         """Tokens of a batch: backbone, projection and position."""
-        divisibility = int(getattr(self.backbone, "size_divisibility", 0))
-        groups = list(images.groups(self.pad_before_backbone, divisibility))
+        groups = self.padded_groups(images)
         parts = [
             FeatureMaps.of_padded_images(
                 self.feature_projection(self.backbone(group.pixels)),
@@ -190,8 +193,7 @@ class TransformerDetector(nn.Module):
             for group in groups
         ]
         merged = FeatureMaps.merge(parts, [group.positions for group in groups])
-        tokens: FeatureTokens = self.position_embedding(merged)
-        return tokens
+        return cast(FeatureTokens, self.position_embedding(merged))
 
     def detect(
         self,
@@ -207,8 +209,7 @@ class TransformerDetector(nn.Module):
             keep_ratio: Keeping ratio of this call instead of the model's own.
             supervise: Also predict in every stage that has a loss. Without it nothing is computed
                 that the final detections do not need.
-            with_sampling: Keep where the decoder's cross-attention read, for the decoder
-                cross-attention map and for pictures.
+            with_sampling: Keep where the decoder's cross-attention read (for DAM and pictures).
         """
         ratio = self.keep_ratio if keep_ratio is None else self._checked_ratio(keep_ratio)
         proposals = None

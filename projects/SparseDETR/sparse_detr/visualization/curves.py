@@ -25,7 +25,7 @@ _LOSS_TERMS = {
     "loss_class": "class",
     "loss_bbox": "box L1",
     "loss_giou": "box GIoU",
-    "loss_decoder_attention_map": "token scoring",
+    "loss_decoder_attention_map": "token scoring loss",
 }
 _ENOUGH_POINTS_FOR_A_LINE = 30
 
