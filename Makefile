@@ -3,7 +3,8 @@
 # Each command sets up what it needs first. It uses
 #   - the environment of $(PYTHON) as it is, if torch (2.6 or newer), torchvision and Detectron2 are
 #     there already (an active virtual environment, a container): only this project and the libraries
-#     it lacks are added to it;
+#     it lacks, or has in a version too old, are added to it (lint and format: their tools as well,
+#     in exact versions);
 #   - otherwise a virtual environment .venv in this folder, made with $(PYTHON), with the versions in
 #     requirements/ and Detectron2 0.6.
 #
@@ -144,9 +145,34 @@ ifneq ($(HAS_ALL),yes)
 endif
 	@touch $@
 
+# The lines of requirement files whose package is not there, or older than the line's lower bound. A
+# newer one than the upper bound stays: an environment that is used as it is must not be set back.
+define PRINT_LACKING
+import re, sys
+from importlib.metadata import PackageNotFoundError, version
+for line in (line.strip() for file in sys.argv[1:] for line in open(file, encoding="utf-8")):
+    if line and not line.startswith("#"):
+        lowest = re.search(r">=([\d.]+)", line)
+        wanted = [int(part) for part in lowest[1].split(".")] if lowest else []
+        try:
+            found = [int(part) for part in re.findall(r"\d+", version(re.match(r"[\w-]+", line)[0]))]
+        except PackageNotFoundError:
+            found = None
+        if found is None or found < wanted:
+            print(line)
+endef
+export PRINT_LACKING
+
 $(STAMPS)/libraries: requirements/build.txt requirements/test.txt $(STAMPS)/torch
+ifneq ($(HAS_ALL),yes)
 	@echo "Setting up $(ENV_NAME): build and test tools"
 	@$(PIP_INSTALL) -q -r requirements/build.txt -r requirements/test.txt
+else
+	@$(ENV_PYTHON) -c "$$PRINT_LACKING" requirements/build.txt requirements/test.txt > $@.txt
+	@if [ -s $@.txt ]; then \
+	  echo "Setting up $(ENV_NAME): build and test tools that it lacks ($$(paste -sd ' ' $@.txt))"; \
+	  $(PIP_INSTALL) -q -r $@.txt; fi
+endif
 	@touch $@
 
 $(STAMPS)/detectron2: tools/install_detectron2.py tools/detectron2_replacements.py $(STAMPS)/libraries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,21 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Folders of reference vectors and of real images, which are not part of the repository."""
+    shared = ROOT.parent / "shared"
     parser.addoption(
         "--golden-dir",
-        default=str(ROOT.parent / "shared" / "golden"),
-        help="folder of reference vectors of the released implementations",
+        default=str(shared / "golden"),
+        help="folder of reference vectors of the released implementations, or its parent",
     )
     parser.addoption(
         "--data-dir",
-        default=str(ROOT.parent / "shared" / "data"),
+        default=str(shared / "data"),
         help="folder of small real data sets (coco/, bccd/)",
+    )
+    parser.addoption(
+        "--key-lists-dir",
+        default=str(shared / "spec" / "state_dict_keys"),
+        help="folder of the names and shapes of the released weights (state_dict_*.json)",
     )
 
 
@@ -31,16 +38,47 @@ def _folder(request: pytest.FixtureRequest, option: str) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def golden_dir(request: pytest.FixtureRequest) -> Path:
-    """Folder of reference vectors; the test is skipped where it is absent."""
-    return _folder(request, "--golden-dir")
+def _first_there(option: str, folders: Iterable[Path], name: str) -> Path:
+    """Gives the first path of that name that exists; skips the test where there is none."""
+    *_, last = folders = list(folders)
+    for folder in folders:
+        if (folder / name).exists():
+            return folder / name
+    pytest.skip(f"{option} {last} has no {name}")
 
 
 @pytest.fixture(scope="session")
-def data_dir(request: pytest.FixtureRequest) -> Path:
-    """Folder of small real data sets; the test is skipped where it is absent."""
-    return _folder(request, "--data-dir")
+def golden_file(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Finds a file of reference vectors by name; the test is skipped where it is absent."""
+
+    # Only here: the package takes seconds to import, and most tests need a small part of it.
+    from sparse_detr.testing.parity import cases_folder
+
+    def find(name: str) -> Path:
+        golden = _folder(request, "--golden-dir")
+        return _first_there("--golden-dir", (cases_folder(golden), golden), name)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def data_folder(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Finds a real data set by name, coco/ for example; the test is skipped where it is absent."""
+
+    def find(name: str) -> Path:
+        return _first_there("--data-dir", [_folder(request, "--data-dir")], name)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def key_list(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Finds a list of released weights by name; the test is skipped where it is absent."""
+
+    def find(name: str) -> Path:
+        return _first_there("--key-lists-dir", [_folder(request, "--key-lists-dir")], name)
+
+    return find
 
 
 @pytest.fixture(autouse=True)

@@ -98,13 +98,23 @@ def test_every_file_is_named_after_what_it_holds() -> None:
 
 def test_a_folder_of_the_package_holds_more_than_one_module() -> None:
     folders = [path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE]
-    alone = [name_of(folder) for folder in folders if len(list(folder.rglob("*.py"))) < 2]
-    assert alone == []
+    alone = set()
+    for folder in folders:
+        modules = [path for path in folder.rglob("*.py") if path.name != "__init__.py"]
+        if len(modules) < 2:
+            alone.add(folder.relative_to(PACKAGE).as_posix())
+    assert folders
+    # The map of released names stands apart from the programs that read and write such files.
+    assert alone <= {"checkpoint"}
 
 
 def test_nothing_is_left_unfinished() -> None:
     pattern = r"\b(TODO|FIXME|XXX|HACK)\b|raise NotImplementedError"
     assert lines_matching(source_files(), pattern) == []
+
+
+def test_no_document_has_a_place_left_to_fill() -> None:
+    assert lines_matching(documents(), "<!--") == []
 
 
 def test_no_except_clause_catches_everything() -> None:

@@ -112,6 +112,47 @@ class RunsCode:
         return (Path.touch, (self.path,))
 
 
+def write_unusable_file(kind: str, file: Path, ran: Path) -> None:
+    """Writes a file that is no good as weights; running the code in it makes the file ``ran``."""
+    content: dict[str, object] = {
+        "foreign": {"some.weight": torch.ones(2)},
+        "list": [torch.ones(2)],
+        "code": {"conv1.weight": RunsCode(ran)},
+        "cut short": {"conv1.weight": torch.ones(200)},
+    }
+    if kind == "text":
+        file.write_text("hello")
+    elif kind != "absent":
+        torch.save(content[kind], file)
+    if kind == "cut short":
+        file.write_bytes(file.read_bytes()[:300])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--eval-only"]], ids=["training", "evaluation"])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("text", "cannot be read, it is damaged or incomplete"),
+        ("cut short", "cannot be read, it is damaged or incomplete"),
+        ("code", "is refused: it holds more than tensors and plain data"),
+    ],
+)
+def test_an_unreadable_checkpoint_is_one_message_and_runs_nothing(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    message: str,
+    arguments: list[str],
+) -> None:
+    file, ran = tmp_path / "weights.pth", tmp_path / "ran"
+    write_unusable_file(kind, file, ran)
+    assert run_toy(tmp_path, *arguments, f"train.init_checkpoint={file}") == 2
+    error = capsys.readouterr().err
+    assert f"checkpoint {file} {message}" in error
+    assert error.count("error: ") == 1 and "Traceback" not in error
+    assert not ran.exists() and not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -127,18 +168,7 @@ def test_a_wrong_backbone_file_is_one_message_and_runs_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, message: str
 ) -> None:
     file, ran = tmp_path / "weights.pth", tmp_path / "ran"
-    content: dict[str, object] = {
-        "foreign": {"some.weight": torch.ones(2)},
-        "list": [torch.ones(2)],
-        "code": {"conv1.weight": RunsCode(ran)},
-        "cut short": {"conv1.weight": torch.ones(200)},
-    }
-    if kind == "text":
-        file.write_text("hello")
-    elif kind != "absent":
-        torch.save(content[kind], file)
-    if kind == "cut short":
-        file.write_bytes(file.read_bytes()[:300])
+    write_unusable_file(kind, file, ran)
     assert run_toy(tmp_path, f"train.backbone_weights={file}", config=TOY_ON_RESNET) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("error: ") == 1 and "Traceback" not in error

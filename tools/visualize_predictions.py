@@ -35,7 +35,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="checkpoint; default: train.init_checkpoint, or the last one in train.output_dir",
+        help="checkpoint; default: train.init_checkpoint=FILE of this command line, else the last "
+        "one in train.output_dir, else train.init_checkpoint of the config",
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--dataset", metavar="NAME", help="data set; default: the evaluation data")
@@ -121,21 +122,19 @@ def class_names(config: Any, name: str | None) -> list[str] | None:
     return names
 
 
-def find_weights(config: Any, given: str | None) -> str:
+def find_weights(config: Any, options: argparse.Namespace) -> str:
     """Gives the checkpoint file to use.
 
     Raises:
         UserError: None is given and the run has none.
     """
     from sparse_detr.engine.errors import UserError
-    from sparse_detr.engine.run_state import RunCheckpoints
+    from sparse_detr.engine.run_state import weights_to_use
 
-    train = config.get("train", {})
-    output_dir = str(train.get("output_dir", ""))
-    found = given or train.get("init_checkpoint") or RunCheckpoints(output_dir).newest_file()
+    found = options.weights or weights_to_use(config, options.overrides)
     if not found:
         raise UserError(
-            f"no weights: give --weights FILE ({output_dir or '.'} holds no checkpoint)"
+            f"no weights: give --weights FILE ({config.train.output_dir} holds no checkpoint)"
         )
     return str(found)
 
@@ -158,7 +157,7 @@ def draw(options: argparse.Namespace) -> Path:
         records = dataset_records(config, options.dataset)
         limit = options.num_images or 10
     records = records[:limit]
-    weights = find_weights(config, options.weights)
+    weights = find_weights(config, options)
     model = build_model_for_inference(
         config, weights, str(config.train.device), keep_ratio=options.keep_ratio
     )

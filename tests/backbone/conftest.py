@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig, instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 _CONFIGS = Path(__file__).parents[2] / "configs" / "models" / "backbones"
@@ -17,10 +18,13 @@ def build_backbone() -> BuildBackbone:
     """Gives a builder: config name (and overridden arguments) to backbone."""
 
     def build(name: str, **overrides: object) -> nn.Module:
-        config = LazyConfig.load(str(_CONFIGS / f"{name}.py")).backbone
+        backbone_config = LazyConfig.load(str(_CONFIGS / f"{name}.py")).backbone
         for key, value in overrides.items():
-            config[key] = value
-        backbone: nn.Module = instantiate(config)
+            backbone_config[key] = value
+        # A backbone's config may refer to the model that it is a part of.
+        model = {"released_behaviour": False, "backbone": backbone_config}
+        tree = OmegaConf.create({"model": model}, flags={"allow_objects": True})
+        backbone: nn.Module = instantiate(tree.model.backbone)
         return backbone
 
     return build

@@ -8,7 +8,7 @@ import torch
 
 from sparse_detr.backbone.resnet_keys import released_to_detectron2
 from sparse_detr.backbone.swin_keys import released_to_project
-from sparse_detr.testing.seed_recipe import seeded_state_dict
+from sparse_detr.testing.seed_recipe import seeded_tensor
 
 BACKBONES = ("resnet50", "swin_tiny", "small_resnet")
 CHANNELS = {
@@ -28,19 +28,24 @@ GOLDENS = {
 }
 
 
-def load_reference(golden_dir, name):
+def load_reference(golden_file, name):
     """The reference arrays and the seeded weights under this project's names."""
     stem, rename = GOLDENS[name]
-    arrays = np.load(golden_dir / "sparse_detr" / f"backbone_{stem}.npz")
-    shapes = json.loads((golden_dir / "sparse_detr" / f"backbone_{stem}_keys.json").read_text())
-    # The file leaves "backbone." out of its keys; the recipe draws from the whole name.
-    released = {f"backbone.{key}": shape for key, shape in shapes.items()}
-    drawn = seeded_state_dict(released, int(arrays["recipe_seed"]))
-    return arrays, {rename(key): torch.from_numpy(value) for key, value in drawn.items()}
+    arrays = np.load(golden_file(f"backbone_{stem}.npz"))
+    shapes = json.loads(golden_file(f"backbone_{stem}_keys.json").read_text())
+    weights = {}
+    for key, shape in shapes.items():
+        # An integer buffer follows from the architecture; it is computed, never drawn.
+        if not key.endswith("relative_position_index"):
+            # The file leaves "backbone." out of its keys; the recipe draws from the whole name.
+            whole = f"backbone.{key}"
+            drawn = seeded_tensor(whole, shape, int(arrays["recipe_seed"]))
+            weights[rename(whole)] = torch.from_numpy(drawn)
+    return arrays, weights
 
 
-def run_reference(build_backbone, golden_dir, name, dtype):
-    arrays, weights = load_reference(golden_dir, name)
+def run_reference(build_backbone, golden_file, name, dtype):
+    arrays, weights = load_reference(golden_file, name)
     backbone = build_backbone(name).to(dtype).eval()
     backbone.load_state_dict(weights, strict=True)
     with torch.no_grad():
@@ -52,15 +57,15 @@ def run_reference(build_backbone, golden_dir, name, dtype):
 
 
 @pytest.mark.parametrize("name", GOLDENS)
-def test_features_equal_the_released_code_in_float64(build_backbone, golden_dir, name):
-    errors = run_reference(build_backbone, golden_dir, name, torch.float64)
+def test_features_equal_the_released_code_in_float64(build_backbone, golden_file, name):
+    errors = run_reference(build_backbone, golden_file, name, torch.float64)
     assert len(errors) == 3
     assert max(errors) < 1e-9
 
 
 @pytest.mark.parametrize("name", GOLDENS)
-def test_float32_stays_close_to_float64(build_backbone, golden_dir, name):
-    errors = run_reference(build_backbone, golden_dir, name, torch.float32)
+def test_float32_stays_close_to_float64(build_backbone, golden_file, name):
+    errors = run_reference(build_backbone, golden_file, name, torch.float32)
     assert 0 < max(errors) < 5e-5
 
 
@@ -159,9 +164,9 @@ def test_bfloat16_autocast_stays_near_float32(build_backbone, name):
 
 
 @pytest.mark.parametrize("name", GOLDENS)
-def test_released_keys_cover_the_state_dict_one_to_one(build_backbone, golden_dir, name):
+def test_released_keys_cover_the_state_dict_one_to_one(build_backbone, golden_file, name):
     stem, rename = GOLDENS[name]
-    shapes = json.loads((golden_dir / "sparse_detr" / f"backbone_{stem}_keys.json").read_text())
+    shapes = json.loads(golden_file(f"backbone_{stem}_keys.json").read_text())
     renamed = {
         rename(f"backbone.{key}"): tuple(shape)
         for key, shape in shapes.items()

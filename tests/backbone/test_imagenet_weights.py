@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from sparse_detr.backbone import SwinBackbone, load_imagenet_weights
+from sparse_detr.backbone import SwinBackbone, fill_backbone, load_imagenet_weights
 from sparse_detr.backbone.swin_keys import project_to_released, torchvision_to_project
 
 
@@ -84,6 +84,17 @@ def test_a_file_of_the_swin_authors_layout_loads_from_under_model(build_backbone
     assert torch.equal(
         backbone.stages[2].blocks[4].mlp[3].weight, source["features.5.4.mlp.3.weight"]
     )
+
+
+def test_weights_read_already_fill_the_backbone_and_errors_name_their_source(build_backbone):
+    weights = {"bn1.running_mean": torch.arange(1.0, 17.0)}
+    backbone = build_backbone("small_resnet")
+    report = fill_backbone(backbone, {"state_dict": weights, "epoch": 3}, "a.pth")
+    assert report.loaded == ("stem.conv1.norm.running_mean",)
+    filled = backbone.state_dict()["stem.conv1.norm.running_mean"]
+    assert torch.equal(filled, weights["bn1.running_mean"])
+    with pytest.raises(ValueError, match=r"^a\.pth: no key names a weight"):
+        fill_backbone(backbone, {"state_dict": {"epoch": 3}}, "a.pth")
 
 
 def test_weights_of_another_size_change_nothing(tmp_path):

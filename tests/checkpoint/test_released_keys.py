@@ -13,11 +13,9 @@ RELEASED = ("r50_sparse_0.1", "swint_sparse_0.1", "r50_deformable", "r50_deforma
 
 
 @pytest.fixture(params=RELEASED)
-def released(request, golden_dir):
+def released(request, key_list):
     """Name of a released model and the description of its weights."""
-    path = golden_dir.parent / "spec" / "state_dict_keys" / f"state_dict_{request.param}.json"
-    if not path.is_file():
-        pytest.skip(f"{path} does not exist")
+    path = key_list(f"state_dict_{request.param}.json")
     return request.param, json.loads(path.read_text())
 
 

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from sparse_detr.config.overrides import ConfigError, apply_overrides, nearest_key
+from sparse_detr.config.overrides import ConfigError, apply_overrides, nearest_key, sets_key
 
 
 @pytest.fixture
@@ -133,3 +133,17 @@ def test_texts_that_cannot_be_meant_are_refused(
 
 def test_an_empty_tree_has_no_nearest_key() -> None:
     assert nearest_key(OmegaConf.create({}), "a.b") is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["train.output_dir=a"], True),
+        (["+train.output_dir=a"], True),
+        (["train={max_iter: 3, output_dir: a}"], True),
+        (["train={max_iter: 3}", "model.output_dir=a", "train.output=a"], False),
+        ([], False),
+    ],
+)
+def test_a_key_is_set_by_its_name_or_within_a_mapping(overrides: list[str], expected: bool) -> None:
+    assert sets_key(overrides, "train.output_dir") is expected

@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,10 @@ def test_resized_shape_is_positive_and_keeps_the_orientation(
         assert new_width <= new_height
 
 
-def test_test_size_of_real_images_is_800_or_limited_by_1333(data_dir: Path) -> None:
-    with (data_dir / "coco_val2017_first100_sizes.csv").open() as stream:
+def test_test_size_of_real_images_is_800_or_limited_by_1333(
+    data_folder: Callable[[str], Path],
+) -> None:
+    with data_folder("coco_val2017_first100_sizes.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 100
     for row in rows:

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +216,10 @@ def test_an_unknown_file_check_is_refused(coco_folder: Any) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_the_known_flaw_of_the_blood_cell_data_is_found(data_dir: Path, split: str) -> None:
-    root = data_dir / "bccd"
+def test_the_known_flaw_of_the_blood_cell_data_is_found(
+    data_folder: Callable[[str], Path], split: str
+) -> None:
+    root = data_folder("bccd")
     report = check_dataset(
         root / "annotations" / f"{split}.json", root / "images", files="decode", num_classes=3
     )
@@ -226,8 +229,8 @@ def test_the_known_flaw_of_the_blood_cell_data_is_found(data_dir: Path, split: s
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_real_coco_images_have_no_errors(data_dir: Path, split: str) -> None:
-    root = data_dir / "coco"
+def test_real_coco_images_have_no_errors(data_folder: Callable[[str], Path], split: str) -> None:
+    root = data_folder("coco")
     annotations = root / "annotations" / f"instances_{split}2017.json"
     report = check_dataset(annotations, root / f"{split}2017", files="decode", num_classes=80)
     assert report.ok and not report.kinds_of("warning")

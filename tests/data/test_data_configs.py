@@ -1,6 +1,7 @@
 """The data configs, instantiated as a run would."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ def test_one_override_changes_a_length_wherever_it_is_used(tmp_path: Path) -> No
 
 
 def test_real_coco_images_come_through_the_released_augmentation(
-    data_dir: Path, tmp_path: Path
+    data_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    root = data_dir / "coco"
+    root = data_folder("coco")
     cfg = load(
         "custom_coco",
         tmp_path,

@@ -1,4 +1,8 @@
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,6 @@ from sparse_detr.data.datasets import (
     load_custom_dataset,
     load_dataset,
     load_shapes_dataset,
-    num_classes_of,
     resolve_num_classes,
 )
 
@@ -37,7 +40,7 @@ def test_gapped_category_ids_become_contiguous_classes(coco_folder: Any) -> None
     assert metadata.thing_classes == ["cat", "dog"]
     assert metadata.thing_dataset_id_to_contiguous_id == {2: 0, 5: 1}
     assert class_names_of("datasets_test") == ["cat", "dog"]
-    assert num_classes_of("datasets_test") == 2
+    assert len(class_names_of("datasets_test")) == 2
     assert DatasetCatalog.get("datasets_test") == dicts
 
 
@@ -45,7 +48,7 @@ def test_other_paths_replace_the_data_set_of_that_name(coco_folder: Any) -> None
     load(coco_folder)
     coco_folder.data["categories"].append({"id": 8, "name": "cow"})
     load(coco_folder)
-    assert num_classes_of("datasets_test") == 3
+    assert len(class_names_of("datasets_test")) == 3
 
 
 def test_images_without_annotation_are_kept_unless_asked(coco_folder: Any) -> None:
@@ -113,6 +116,32 @@ def test_perfect_predictions_reach_full_ap_even_without_area_in_the_file(
     assert results["AP"] == pytest.approx(100) and results["AP-dog"] == pytest.approx(100)
 
 
+def test_a_completed_copy_of_the_annotations_goes_with_its_process(
+    coco_folder: Any, tmp_path: Path
+) -> None:
+    del coco_folder.data["annotations"][0]["area"]
+    program = (
+        "import sys; from detectron2.data import MetadataCatalog as catalogue;"
+        "from sparse_detr.data.datasets import load_custom_dataset as load;"
+        "load('t', sys.argv[1], sys.argv[2]); copy = catalogue.get('t').json_file;"
+        "load('u', sys.argv[1], sys.argv[2]); assert catalogue.get('u').json_file != copy;"
+        "print(copy, 'area' in open(copy).read())"
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(coco_folder.save()), str(coco_folder.images)],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    copy, completed = done.stdout.splitlines()[-1].split()
+    assert Path(copy).is_relative_to(temporary) and completed == "True"
+    assert not Path(copy).exists()
+    assert not list(temporary.glob("sparse_detr_*"))
+
+
 def test_unregistered_names_get_the_nearest_one() -> None:
     with pytest.raises(ValueError, match="did you mean 'coco_2017_train'"):
         load_dataset("coco_2017_trian")
@@ -146,7 +175,7 @@ def test_a_malformed_registered_data_set_is_one_message(coco_folder: Any) -> Non
 def test_shapes_are_generated_on_loading_and_registered(tmp_path: Path) -> None:
     dicts = load_shapes_dataset("shapes_for_test", tmp_path, 3, seed=1, image_size=48)
     assert len(dicts) == 3 and Path(dicts[0]["file_name"]).is_file()
-    assert num_classes_of("shapes_for_test") >= 5
+    assert len(class_names_of("shapes_for_test")) >= 5
     assert (tmp_path / "shapes_for_test" / "recipe.json").is_file()
 
 
@@ -184,13 +213,13 @@ def test_auto_knows_registered_and_drawn_data_sets() -> None:
 
 
 def test_real_coco_images_load_with_crowds_and_empty_images(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    data_folder: Callable[[str], Path],
 ) -> None:
-    root = data_dir / "coco"
+    root = data_folder("coco")
     dicts = load_custom_dataset(
         "datasets_coco", root / "annotations" / "instances_train2017.json", root / "train2017"
     )
-    assert len(dicts) == 50 and num_classes_of("datasets_coco") == 80
+    assert len(dicts) == 50 and len(class_names_of("datasets_coco")) == 80
     annotations = [a for d in dicts for a in d["annotations"]]
     assert sum(a["iscrowd"] for a in annotations) == 5
     assert any(not d["annotations"] for d in dicts)

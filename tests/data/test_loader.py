@@ -12,7 +12,6 @@ from sparse_detr.data.loader import (
     SampleLoader,
     build_test_loader,
     build_train_loader,
-    images_per_epoch,
     set_start_iteration,
 )
 from sparse_detr.data.mapper import BadSampleError, ClassIdError, DetrDatasetMapper
@@ -186,10 +185,6 @@ def test_the_test_loader_gives_each_image_once_in_order(
     assert [len(batch) for batch in loaded] == [2, 2, 2, 2, 1]
     ids = [sample["image_id"] for batch in loaded for sample in batch]
     assert ids == [d["image_id"] for d in dicts]
-
-
-def test_epoch_length_is_the_number_of_images(dicts: list[dict[str, Any]]) -> None:
-    assert images_per_epoch(train_loader(dicts)) == 9
 
 
 def test_arguments_are_checked(dicts: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ import torch
 from fvcore.transforms.transform import CropTransform
 from PIL import Image
 
+from sparse_detr.data import mapper
 from sparse_detr.data.augmentation import RandomHorizontalFlip, RandomSizeCrop, ResizeShorterSide
 from sparse_detr.data.mapper import (
     BadSampleError,
@@ -170,6 +171,16 @@ def test_malformed_boxes_name_file_and_annotation(sample: Sample, box: Any) -> N
 def test_missing_image_is_named(sample: Sample) -> None:
     Path(sample["file_name"]).unlink()
     with pytest.raises(BadSampleError, match=r"a\.png does not exist"):
+        plain_mapper()(sample)
+
+
+@pytest.mark.parametrize("address", ["http://a.example/b.png", "detectron2://b.png"])
+def test_an_address_is_refused_before_anything_could_be_downloaded(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(mapper, "read_image", lambda *args, **options: pytest.fail("was opened"))
+    sample["file_name"] = address
+    with pytest.raises(BadSampleError, match=f"image {address} is an address, expected a file"):
         plain_mapper()(sample)
 
 

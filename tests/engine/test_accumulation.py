@@ -26,8 +26,3 @@ def test_a_single_micro_batch_has_weight_one() -> None:
 def test_micro_batches_without_objects_count_as_the_model_divides_by_one() -> None:
     weights = micro_batch_weights([batch(0), batch(0)], CPU)
     assert [weight.of("loss_class") for weight in weights] == [1.0, 1.0]
-
-
-def test_a_model_may_name_its_terms_per_image() -> None:
-    first, _ = micro_batch_weights([batch(3), batch(1)], CPU, ["loss_foreground"])
-    assert (first.of("loss_foreground_1"), first.of("loss_decoder_attention_map")) == (0.5, 0.75)

@@ -58,6 +58,14 @@ def test_a_torchvision_file_fills_the_backbone_and_nothing_else(torchvision_file
     assert torch.equal(model.head.weight, head)
 
 
+def test_the_file_is_read_once(torchvision_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **kw: read.append(file) or load(file, **kw))
+    load_backbone_weights(ToyOnResNet(), str(torchvision_file))
+    assert read == [torchvision_file]
+
+
 def test_a_training_starts_from_the_file_and_the_log_says_so(
     shapes_root: Path, tmp_path: Path, torchvision_file: Path
 ) -> None:

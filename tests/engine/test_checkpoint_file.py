@@ -12,6 +12,7 @@ from sparse_detr.engine.checkpoint_file import (
     UnreadableCheckpointError,
     read_checkpoint,
     write_checkpoint,
+    write_text,
 )
 from sparse_detr.engine.errors import UserError
 
@@ -51,6 +52,20 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         write_checkpoint({"model": {}}, tmp_path / "a.pth")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
     assert read_checkpoint(tmp_path / "a.pth", digest)["iteration"] == 3
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_text("old", tmp_path / "a.txt")
+    monkeypatch.setattr(checkpoint_file.os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_text("new", tmp_path / "a.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_workers import train_cases, train_share
+from toy_workers import fail_in_second_process, train_cases, train_share
 
 from sparse_detr.engine.launching import ProcessPlan, launch
 
@@ -27,6 +27,15 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             torch.testing.assert_close(
                 parameter, together["parameters"][key], rtol=1e-8, atol=1e-10, msg=f"{name}: {key}"
             )
+
+
+def test_an_error_in_the_second_process_alone_is_said_once(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert launch(fail_in_second_process, ProcessPlan(per_machine=2), ()) == 2
+    error = capfd.readouterr().err
+    assert error.count("error: training data: a.jpg cannot be read") == 1
+    assert "Traceback" not in error
 
 
 def test_one_process_is_not_started_but_called() -> None:

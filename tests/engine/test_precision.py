@@ -31,6 +31,7 @@ def test_without_scaling_the_step_is_the_optimisers_and_the_state_is_empty() -> 
     assert precision.state_dict() == {} and not precision.scales_loss
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="float16 scaling needs a GPU")
 def test_overflowing_float16_gradients_skip_the_step() -> None:
     device = torch.device("cuda")

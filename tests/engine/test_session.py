@@ -4,6 +4,7 @@ is written."""
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from detectron2.config import LazyCall
 from toy import final_state, logged, run_toy, same, toy_config
 
 from sparse_detr.config.loading import load_config
+from sparse_detr.data.mapper import BadSampleError
 from sparse_detr.engine import session
 from sparse_detr.engine.errors import ResultsMissedError, UserError
 
@@ -93,6 +95,61 @@ def test_evaluation_only_gives_the_results_of_training(
     assert written["bbox"]["AP50"] == stored["bbox"]["AP50"]
     saved = load_config(tmp_path / "eval" / "eval_config.yaml")
     assert saved.train.init_checkpoint == str(finished / "model_final.pth")
+
+
+def test_after_fine_tuning_the_runs_own_weights_are_evaluated(
+    finished: Path, shapes_root: Path, tmp_path: Path
+) -> None:
+    start, output = finished / "model_final.pth", tmp_path / "tuned"
+    given = f"train.init_checkpoint={start}"
+    run_toy(toy_config(shapes_root, output, given, "train.max_iter=1"), overrides=[given])
+
+    def evaluated(*overrides: str) -> str:
+        (output / "log.txt").unlink()
+        config = load_config(output / "config.yaml", overrides)
+        run_toy(config, eval_only=True, overrides=overrides)
+        return (output / "log.txt").read_text()
+
+    assert f"Weights from {output / 'model_final.pth'}: " in evaluated()
+    assert f"Weights from {start}: " in evaluated(given)
+    assert f"Weights from {start}: " in evaluated(f"train={{init_checkpoint: {start}}}")
+    for file in output.glob("*.pth"):
+        file.unlink()
+    assert f"Weights from {start}: " in evaluated()
+
+
+def test_the_log_ends_with_the_reason_of_a_stop(
+    shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*options: str) -> str:
+        with pytest.raises(Exception):  # noqa: B017 (which one is what the log has to say)
+            run_toy(toy_config(shapes_root, tmp_path / "run", "train.max_iter=1", *options))
+        text = (tmp_path / "run" / "log.txt").read_text()
+        (tmp_path / "run" / "log.txt").unlink()
+        return text.partition(" ERROR: ")[2]
+
+    def bug_in_losses(*args: object) -> None:
+        raise KeyError("as asked")
+
+    def broken_data() -> Iterator[object]:
+        raise BadSampleError("a.jpg is broken")
+        yield
+
+    missed = stopped("train.expected_results=[[bbox,AP,99.0]]")
+    assert missed.startswith("The run stopped: results below") and "Traceback" not in missed
+    diverged = stopped("model.fail_at=1")
+    assert diverged.startswith("The run stopped: Training stopped at iteration 0: loss terms not")
+    monkeypatch.setattr(toy.ToyDetector, "losses", bug_in_losses)
+    bug = stopped()
+    assert bug.startswith("The run stopped:\nTraceback") and "KeyError: 'as asked'" in bug
+    monkeypatch.setattr(session, "build_train_data", lambda *args: broken_data())
+    wrong = stopped()
+    assert wrong == "The run stopped: training data: a.jpg is broken\n"
+
+
+def test_the_log_names_the_operators_of_the_runs_device_only(finished: Path) -> None:
+    text = (finished / "log.txt").read_text()
+    assert "operators on cpu" in text and "operators on cuda" not in text
 
 
 def test_an_evaluation_in_the_folder_of_a_training_leaves_its_files_alone(

@@ -102,6 +102,16 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_batch_and_weights(tmp_path: P
     )
 
 
+def test_a_batch_that_cannot_be_written_does_not_hide_why_training_stopped(
+    tmp_path: Path,
+) -> None:
+    occupied = tmp_path / "file"
+    occupied.write_text("")
+    with pytest.raises(TrainingDivergedError, match=r"loss_bbox=nan.*could not be written \(") as e:
+        train(toy(fail_at=1), [[entry(7, 2)]], occupied / "run", 1)
+    assert e.value.dump_path == ""
+
+
 def test_a_prediction_that_is_not_finite_names_its_stage_and_images(tmp_path: Path) -> None:
     class Failing(ToyDetector):
         def losses(self, *args: Any) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +174,14 @@ def toy_config(shapes_root: Path, output_dir: Path, *overrides: str) -> DictConf
     )
 
 
-def toy_arguments(resume: bool = False, eval_only: bool = False) -> argparse.Namespace:
+def toy_arguments(
+    resume: bool = False, eval_only: bool = False, overrides: Sequence[str] = ()
+) -> argparse.Namespace:
     """Gives the part of the command line that a session reads."""
-    return argparse.Namespace(resume=resume, eval_only=eval_only)
+    return argparse.Namespace(resume=resume, eval_only=eval_only, overrides=list(overrides))
 
 
-def run_toy(config: DictConfig, **arguments: bool) -> dict[str, dict[str, float]]:
+def run_toy(config: DictConfig, **arguments: Any) -> dict[str, dict[str, float]]:
     """Trains or evaluates in this process and gives the results."""
     from sparse_detr.engine.session import run_session
 

@@ -3,11 +3,14 @@ name there."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import torch
 from detectron2.utils import comm
 
+from sparse_detr.engine import program, session
+from sparse_detr.engine.errors import UserError
 from sparse_detr.engine.launching import unwrap, wrap_for_processes
 from sparse_detr.engine.optimizer import build_adamw
 from sparse_detr.engine.precision import MixedPrecision
@@ -46,3 +49,17 @@ def train_cases(cases: list[tuple[str, tuple[int, ...], int]], steps: int) -> in
     for output, counts, accumulation in cases:
         train_share(output, counts, accumulation, steps)
     return 0
+
+
+def fail_in_second_process() -> int:
+    """Runs a process of the program whose session meets an error in the second process alone."""
+
+    def run_session(config: object, arguments: argparse.Namespace) -> None:
+        if comm.get_rank() == 1:
+            raise UserError("training data: a.jpg cannot be read")
+        comm.synchronize()  # waits for the other one, as a gradient does
+
+    session.run_session = run_session
+    program.load_config = lambda *args: None
+    program._SECONDS_FOR_FIRST_PROCESS = 0.3
+    return program.run_process(argparse.Namespace(config_file="", overrides=[], traceback=False))

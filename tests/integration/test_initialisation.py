@@ -63,10 +63,9 @@ def test_the_learning_rate_groups_hold_the_released_parameters(name, expected):
     )
 
 
-def statistics(golden_dir, name):
+def statistics(golden_file, name):
     """First values of the released model by name here: (released key, mean, std, min, max)."""
-    path = golden_dir / "sparse_detr" / f"init_stats_{name}.json"
-    stats = json.loads(path.read_text())
+    stats = json.loads(golden_file(f"init_stats_{name}.json").read_text())
     found = {}
     for key, entry in stats.items():
         # Heads stand under their first alias: those of the encoder follow the other seven.
@@ -110,8 +109,8 @@ def fresh_model():
     return released_model("r50_sparse_0.1", device="cpu")
 
 
-def test_every_parameter_outside_the_backbone_starts_as_released(golden_dir, fresh_model):
-    stats = statistics(golden_dir, "r50_sparse_0.1")
+def test_every_parameter_outside_the_backbone_starts_as_released(golden_file, fresh_model):
+    stats = statistics(golden_file, "r50_sparse_0.1")
     parameters = {
         n: p.detach() for n, p in fresh_model.named_parameters() if not n.startswith("backbone.")
     }

@@ -9,31 +9,48 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparse_detr.testing.parity import golden_cases, main
+from sparse_detr.testing.parity import SYSTEM, golden_cases, main
+from sparse_detr.testing.small_case_record import CaseRecord
+from sparse_detr.testing.small_cases import compare
 
 OWN_CASES = Path(__file__).parent / "cases"
-SYSTEM = "sparse_detr"
+NO_CASE = "golden-dir without a case"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per case found in the two folders."""
+    """One test per case of the suite, and per case of the option's folder."""
     if "case" not in metafunc.fixturenames:
         return
     golden = Path(metafunc.config.getoption("--golden-dir"))
-    folders = [OWN_CASES, golden / SYSTEM if (golden / SYSTEM).is_dir() else golden]
-    found = [(folder, name) for folder in folders for name, _ in golden_cases(folder)]
-    marks: list[object] = [pytest.param(case, id=case[1]) for case in found]
-    if not any(folder != OWN_CASES for folder, _ in found):
-        reason = f"no reference vectors in --golden-dir {golden}"
-        marks.append(pytest.param(None, id="golden-dir", marks=pytest.mark.skip(reason=reason)))
+    marks: list[object] = [_parameter(OWN_CASES, name) for name, _ in golden_cases(OWN_CASES)]
+    if golden.is_dir():
+        # A folder that is there without a case is a mistake: its one test fails.
+        names = [name for name, _ in golden_cases(golden)] or [NO_CASE]
+        marks += [_parameter(golden, name) for name in names]
+    else:
+        absent = pytest.mark.skip(reason=f"--golden-dir {golden} does not exist")
+        marks.append(pytest.param(None, id="golden-dir", marks=absent))
     metafunc.parametrize("case", marks)
+
+
+def _parameter(folder: Path, name: str) -> object:
+    return pytest.param((folder, name), id=name)
 
 
 def test_case_equals_its_reference(case: tuple[Path, str]) -> None:
     folder, name = case
-    run = dict(golden_cases(folder))[name]
-    for comparison in run():
+    cases = dict(golden_cases(folder))
+    assert name in cases, f"no reference vectors in --golden-dir {folder}"
+    comparisons = cases[name]()
+    assert comparisons
+    for comparison in comparisons:
         assert comparison.passed, comparison.line()
+
+
+@pytest.mark.parametrize("below", ["", SYSTEM])
+def test_cases_are_found_in_a_folder_and_in_its_parent(tmp_path: Path, below: str) -> None:
+    _copy_of_own_cases(tmp_path / "vectors" / below)
+    assert [name for name, _ in golden_cases(tmp_path / "vectors")] == ["own_deformable_bbr"]
 
 
 def _copy_of_own_cases(target: Path) -> Path:
@@ -77,6 +94,44 @@ def test_program_ends_with_one_when_a_single_value_of_the_reference_differs(
 def test_program_ends_with_two_where_there_is_nothing_to_check(tmp_path: Path) -> None:
     assert main([str(tmp_path)]) == 2
     assert main([str(tmp_path / "absent")]) == 2
+    for content in ("{", "[]"):
+        (tmp_path / "cases.json").write_text(content)
+        assert main([str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind"),
+    [(7, "TypeError"), ({"flags": ""}, "KeyError"), ({"flags": 7}, "AttributeError")],
+)
+def test_a_case_that_cannot_be_run_is_a_miss_and_the_others_are_still_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: object, kind: str
+) -> None:
+    folder = _copy_of_own_cases(tmp_path / "cases")
+    listing = json.loads((folder / "cases.json").read_text())
+    damaged = {name: folder / f"{name}.npz" for name in ("damaged", "damaged_grads")}
+    for name, path in damaged.items():
+        shutil.copy(folder / f"{name.replace('damaged', 'own_deformable_bbr')}.npz", path)
+    (folder / "cases.json").write_text(json.dumps({"damaged": recipe, **listing}))
+    assert main([str(folder)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"MISS damaged: cannot be run: {kind}")
+    assert lines[1].startswith("ok   own_deformable_bbr")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "score/topk_indices",
+        "score/sparse_token_nums",
+        "two_stage/topk_indices",
+        "dam/binary_target",
+    ],
+)
+def test_indices_and_counts_of_a_reference_must_be_compared(key: str) -> None:
+    with np.load(OWN_CASES / "own_deformable_bbr.npz") as stored:
+        golden = {name: stored[name] for name in ("loss_weights_json",)}
+    comparison = compare("case", CaseRecord(), {**golden, key: np.zeros(2)}, {})
+    assert not comparison.passed and "the run lacks" in comparison.line()
 
 
 def test_unknown_flags_of_a_case_are_a_miss_that_names_them(

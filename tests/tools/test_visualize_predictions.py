@@ -70,6 +70,19 @@ def test_evaluation_images_of_a_run_are_drawn_with_its_own_checkpoint(
     assert f"The pictures are in {run / 'pictures'}" in out
 
 
+def test_a_runs_own_checkpoint_goes_before_the_one_it_started_from(run: Path) -> None:
+    def found(*arguments: str) -> str:
+        options = visualize_predictions.parse_arguments(["--config-file", "unused", *arguments])
+        config = load_config(run / "config.yaml", options.overrides)
+        config.train.init_checkpoint = config.train.init_checkpoint or "start.pth"
+        return visualize_predictions.find_weights(config, options)
+
+    assert found() == str(run / "model_0000001.pth")
+    assert found("train.init_checkpoint=given.pth") == "given.pth"
+    assert found("train.output_dir=/nowhere/run") == "start.pth"
+    assert found("--weights", "a.pth", "train.init_checkpoint=given.pth") == "a.pth"
+
+
 def test_files_and_folders_are_drawn_with_any_name(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,8 +3,14 @@
 ResNet-50 and the small ResNet are Detectron2's own class; Swin is built here on torchvision's.
 """
 
-from .imagenet_weights import WeightReport, load_imagenet_weights
+from .imagenet_weights import WeightReport, fill_backbone, load_imagenet_weights
 from .small_resnet import make_basic_stages
 from .swin import SwinBackbone
 
-__all__ = ["SwinBackbone", "WeightReport", "load_imagenet_weights", "make_basic_stages"]
+__all__ = [
+    "SwinBackbone",
+    "WeightReport",
+    "fill_backbone",
+    "load_imagenet_weights",
+    "make_basic_stages",
+]

@@ -5,16 +5,16 @@ Reads torchvision's ResNet and Swin files and the Swin authors' files; nothing i
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
 from detectron2.modeling.backbone.resnet import ResNet
 from torch import Tensor, nn
 
+from ..engine.checkpoint_file import UnreadableCheckpointError, read_checkpoint
 from .resnet_keys import released_to_detectron2
 from .swin import SwinBackbone
 from .swin_keys import released_to_project, torchvision_to_project
@@ -58,14 +58,39 @@ def load_imagenet_weights(backbone: nn.Module, path: str | Path) -> WeightReport
     Raises:
         FileNotFoundError: there is no such file.
         TypeError: ``backbone`` is of another kind.
-        ValueError: the file cannot be read, holds no weight of this backbone, or a shape differs.
+        ValueError: the file cannot be read without running code, holds no weight of this
+            backbone, or a shape differs.
     """
-    source = read_weights(path)
-    rename = _renaming(backbone, source)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weight file at {path}")
+    try:
+        content = read_checkpoint(path)
+    except UnreadableCheckpointError as error:
+        raise ValueError(str(error)) from error
+    return fill_backbone(backbone, content, str(path))
+
+
+def fill_backbone(backbone: nn.Module, content: Mapping[str, Any], source: str) -> WeightReport:
+    """Fills a ResNet or Swin backbone from the content of a weight file, all or nothing.
+
+    Args:
+        backbone: Detectron2's ResNet or :class:`SwinBackbone`.
+        content: a state dict, bare or under ``model`` or ``state_dict``.
+        source: its name, for messages.
+
+    Returns:
+        The keys loaded, ignored and missing.
+
+    Raises:
+        TypeError: ``backbone`` is of another kind.
+        ValueError: ``content`` holds no weight of this backbone, or a shape differs.
+    """
+    weights = _tensors_of(content)
+    rename = _renaming(backbone, weights)
     own = backbone.state_dict()
     found: dict[str, Tensor] = {}
     ignored: list[str] = []
-    for key, tensor in source.items():
+    for key, tensor in weights.items():
         name = rename(key)
         if name is None or name not in own:
             ignored.append(key)
@@ -73,8 +98,8 @@ def load_imagenet_weights(backbone: nn.Module, path: str | Path) -> WeightReport
             found[name] = tensor
     if not found:
         raise ValueError(
-            f"{path}: no key names a weight of this {type(backbone).__name__} "
-            f"(first keys: {list(source)[:3]}); give the file of the matching architecture"
+            f"{source}: no key names a weight of this {type(backbone).__name__} "
+            f"(first keys: {list(weights)[:3]}); give the file of the matching architecture"
         )
     differing = [
         f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
@@ -83,7 +108,7 @@ def load_imagenet_weights(backbone: nn.Module, path: str | Path) -> WeightReport
     ]
     if differing:
         raise ValueError(
-            f"{path}: {len(differing)} shapes differ from the backbone's, first {differing[0]}; "
+            f"{source}: {len(differing)} shapes differ from the backbone's, first {differing[0]}; "
             "give the file of the matching size"
         )
     backbone.load_state_dict(found, strict=False)
@@ -91,42 +116,20 @@ def load_imagenet_weights(backbone: nn.Module, path: str | Path) -> WeightReport
     return WeightReport(tuple(found), tuple(ignored), missing)
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The named tensors of a weight file.
-
-    Args:
-        path: file saved by ``torch.save``.
-
-    Returns:
-        Name to tensor, on the CPU.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not a state dict that can be read without running code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weight file at {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{path}: not a file of tensors that torch.load can read safely: {error}"
-        ) from error
+def _tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Gives the named tensors of a weight file's content."""
     for key in _WEIGHT_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+        if isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
 
 
-def _renaming(backbone: nn.Module, source: Mapping[str, Tensor]) -> Callable[[str], str | None]:
+def _renaming(backbone: nn.Module, weights: Mapping[str, Tensor]) -> Callable[[str], str | None]:
     """The function from a key of the file to a key of the backbone."""
     if isinstance(backbone, ResNet):
         return partial(released_to_detectron2, prefix="")
     if isinstance(backbone, SwinBackbone):
-        if any(key.startswith("features.") for key in source):
+        if any(key.startswith("features.") for key in weights):
             return torchvision_to_project
         return partial(released_to_project, prefix="")
     raise TypeError(

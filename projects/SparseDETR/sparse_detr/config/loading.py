@@ -146,12 +146,15 @@ def save_config(config: DictConfig, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ConfigError: An entry is neither plain data nor something with an importable name.
+        OSError: The file cannot be written; an older one is untouched.
     """
+    from ..engine.checkpoint_file import write_text
+
     data = _plain(OmegaConf.to_container(config, resolve=False), "")
     text = yaml.safe_dump(
         data, default_flow_style=None, allow_unicode=True, width=120, sort_keys=False
     )
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(text, Path(path))
 
 
 def _plain(value: Any, key: str) -> Any:

@@ -44,6 +44,32 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
+def sets_key(overrides: Sequence[str], key: str) -> bool:
+    """Whether one of ``overrides`` sets ``key``, by its name or within a mapping.
+
+    Args:
+        overrides: As :func:`apply_overrides` takes them.
+        key: A dotted key such as ``train.init_checkpoint``.
+
+    Returns:
+        True where the command line decides about the key.
+
+    Raises:
+        ConfigError: A text does not parse.
+    """
+    for text in overrides:
+        name, value, _ = _parse(text)
+        if name == key:
+            return True
+        if isinstance(value, Mapping) and key.startswith(f"{name}."):
+            rest = key[len(name) + 1 :].split(".")
+            while rest and isinstance(value, Mapping) and rest[0] in value:
+                value = value[rest.pop(0)]
+            if not rest:
+                return True
+    return False
+
+
 def _parse(text: str) -> tuple[str, Any, bool]:
     """Gives (key, value, whether the key may be new) of one override."""
     from hydra.core.override_parser.overrides_parser import OverridesParser

@@ -6,12 +6,13 @@ evaluator and the visualiser look up by name.
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import functools
-import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -175,18 +176,29 @@ def _register(name: str, data: dict[str, Any], json_file: Path, image_root: Path
 def _evaluation_json(data: dict[str, Any], json_file: Path) -> Path:
     """Gives an annotation file that COCO's evaluation can read.
 
-    That is `json_file` itself, or, where annotations lack `area` or `iscrowd`, a completed copy in
-    the folder for temporary files (`data` is completed too).
+    That is `json_file` itself, or, where annotations lack `area` or `iscrowd`, a completed copy
+    that is removed when the process ends (`data` is completed too).
     """
     if not fill_in_evaluation_fields(data):
         return json_file
-    text = json.dumps(data)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    copy = Path(tempfile.gettempdir()) / f"sparse_detr_{json_file.stem}_{digest}.json"
-    with tempfile.NamedTemporaryFile("w", dir=copy.parent, delete=False) as stream:
-        stream.write(text)
-    os.replace(stream.name, copy)
+    # One folder per copy: files of one name, from different folders, stay apart.
+    copy = Path(tempfile.mkdtemp(dir=_copies_folder())) / json_file.name
+    copy.write_text(json.dumps(data), encoding="utf-8")
     return copy
+
+
+@functools.lru_cache(maxsize=1)
+def _copies_folder() -> str:
+    """Gives a folder of this process alone, which goes when the process ends."""
+    folder = tempfile.mkdtemp(prefix="sparse_detr_")
+    atexit.register(_remove_copies, folder, os.getpid())
+    return folder
+
+
+def _remove_copies(folder: str, owner: int) -> None:
+    """Removes the folder of completed copies, unless called in a process forked off its owner."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _to_dataset_dicts(data: dict[str, Any], image_root: Path) -> list[dict[str, Any]]:
@@ -249,11 +261,6 @@ def class_names_of(name: str) -> list[str]:
     if names is None:
         raise ValueError(f"name: data set {name!r} has no class names in its metadata")
     return [str(class_name) for class_name in names]
-
-
-def num_classes_of(name: str) -> int:
-    """Gives the number of classes of a registered data set."""
-    return len(class_names_of(name))
 
 
 def _class_names_of_node(node: Mapping[str, Any]) -> list[str]:

@@ -263,8 +263,3 @@ def set_start_iteration(
             "loader made by build_train_loader"
         )
     batches.set_start_batch(iteration * batches_per_iteration)
-
-
-def images_per_epoch(loader: SampleLoader) -> int:
-    """Gives the number of images of the loader's data set, over all processes."""
-    return len(loader.dataset)  # type: ignore[arg-type]

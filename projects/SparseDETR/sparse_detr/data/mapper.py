@@ -126,7 +126,10 @@ class DetrDatasetMapper:
     def _read(self, sample: dict[str, Any]) -> npt.NDArray[np.uint8]:
         """Gives the image (h, w, 3) of a sample and fills in its size."""
         file_name = sample["file_name"]
-        if not os.path.isfile(file_name) and "://" not in str(file_name):
+        if "://" in str(file_name):
+            # Detectron2 would download it.
+            raise BadSampleError(f"file_name: image {file_name} is an address, expected a file")
+        if not os.path.isfile(file_name):
             raise BadSampleError(f"file_name: image {file_name} does not exist")
         try:
             image: npt.NDArray[np.uint8] = read_image(file_name, format=self.image_format)

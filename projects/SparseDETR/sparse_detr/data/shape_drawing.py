@@ -263,8 +263,8 @@ def draw_image(
 
     Shapes lie fully inside the image. Later shapes may hide earlier ones, but never so that less
     than `MIN_VISIBLE_FRACTION` of an earlier shape is left, so every drawn shape is annotated and
-    its box is the full extent of the shape. Longer sides go from 8 pixels to half of the image's
-    shorter side; smaller ones are more frequent (`8 + range * u**1.5`, u uniform).
+    its box is the full extent of the shape. Longer sides are uniform from 8 pixels to half of the
+    image's shorter side.
 
     Args:
         height: image height, pixels, at least 32.
@@ -280,7 +280,7 @@ def draw_image(
     _draw_lines(scene.canvas, int(rng.integers(0, 6)), 2, rng)
     wanted = int(rng.integers(1, max_objects + 1))
     for _ in range(wanted):
-        size = MIN_SIZE + (largest - MIN_SIZE) * float(rng.random()) ** 1.5
+        size = float(rng.uniform(MIN_SIZE, largest))
         scene.try_add(int(rng.integers(len(SHAPE_CLASSES))), size, rng)
     if rng.random() < 0.3:
         _draw_lines(scene.canvas, 1, 1, rng)

@@ -23,7 +23,7 @@ from .shape_drawing import SHAPE_CLASSES, draw_image
 
 logger = logging.getLogger(__name__)
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Raised whenever the same seed would give other images."""
 
 ANNOTATION_FILE = "annotations.json"

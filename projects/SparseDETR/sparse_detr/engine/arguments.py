@@ -48,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--eval-only",
         action="store_true",
-        help="evaluate train.init_checkpoint (or the last checkpoint of train.output_dir) and stop",
+        help="evaluate and stop: train.init_checkpoint=FILE of this command line, else the last "
+        "checkpoint of train.output_dir, else train.init_checkpoint of the config",
     )
     parser.add_argument(
         "--resume",

@@ -9,7 +9,7 @@ import logging
 
 from torch import nn
 
-from ..backbone import load_imagenet_weights
+from ..backbone import fill_backbone
 from .checkpoint_file import read_checkpoint
 from .errors import UserError, user_errors
 
@@ -33,10 +33,9 @@ def load_backbone_weights(model: nn.Module, path: str) -> None:
             f"train.backbone_weights is {path}, but the model {type(model).__name__} has no part "
             "named backbone; leave the key empty"
         )
-    with user_errors("train.backbone_weights", ValueError, TypeError, OSError):
-        # Read for its refusals: the reader below hands on torch's advice on how to run the code.
-        read_checkpoint(path)
-        report = load_imagenet_weights(backbone, path)
+    content = read_checkpoint(path)
+    with user_errors("train.backbone_weights", ValueError, TypeError):
+        report = fill_backbone(backbone, content, path)
     logger.info("Backbone weights of %s: %s", path, report)
 
 

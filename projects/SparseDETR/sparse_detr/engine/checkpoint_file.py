@@ -1,6 +1,6 @@
 """Checkpoint files: nothing half-written, nothing executed, nothing damaged is loaded.
 
-Role in the flow: the only place of the engine that opens checkpoint files.
+Role in the flow: the only place that opens files of weights, for the backbone's too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +41,34 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> str:
     Raises:
         UserError: The file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        return write_tensors(content, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the checkpoint {path}: {error}; the earlier ones are untouched"
+        ) from error
+
+
+def write_tensors(content: dict[str, Any], path: Path) -> str:
+    """Does the work of :func:`write_checkpoint`, for files that are no checkpoints too.
+
+    Args:
+        content: Plain data and tensors.
+        path: The file.
+
+    Returns:
+        SHA-256 of the file, in hex.
+
+    Raises:
+        OSError: The file cannot be written; what was there before is untouched.
+    """
+    with _replacing(path) as temporary:
         with temporary.open("wb") as stream:
             torch.save(content, stream)
             stream.flush()
             os.fsync(stream.fileno())
         digest = file_digest(temporary)
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the checkpoint {path}: {error}; the earlier ones are untouched"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
     return digest
 
 
@@ -65,13 +78,26 @@ def write_text(text: str, path: Path) -> None:
     Args:
         text: The content.
         path: The file.
+
+    Raises:
+        OSError: The file cannot be written; what was there before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
+    with _replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside ``path``; the file takes its place where the block succeeds."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def sync_directory(path: Path) -> None:

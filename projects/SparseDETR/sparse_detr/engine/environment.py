@@ -8,7 +8,7 @@ from ..collect_env import collect_environment
 
 
 def describe_environment(device: torch.device) -> str:
-    """Gives the versions, the device and the operator backend of a run, as text for the log.
+    """Gives the versions, the device and its operator backend, as text for the log.
 
     Args:
         device: Where the run works.
@@ -16,6 +16,8 @@ def describe_environment(device: torch.device) -> str:
     Returns:
         One line per fact.
     """
-    facts = [*collect_environment(), ("this run works on", str(device))]
+    other = [f"operators on {kind}" for kind in ("cpu", "cuda") if kind != device.type]
+    facts = [fact for fact in collect_environment() if fact[0] not in other]
+    facts.append(("this run works on", str(device)))
     width = max(len(name) for name, _ in facts)
     return "Environment:\n" + "\n".join(f"  {name:{width}s}  {value}" for name, value in facts)

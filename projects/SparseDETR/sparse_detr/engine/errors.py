@@ -23,7 +23,7 @@ class TrainingDivergedError(FloatingPointError):
 
     Args:
         message: What was not finite, when, for which images, and what to do.
-        dump_path: The file that holds the batch.
+        dump_path: The file that holds the batch; empty where it could not be written.
     """
 
     def __init__(self, message: str, dump_path: str) -> None:

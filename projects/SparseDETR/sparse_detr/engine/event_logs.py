@@ -12,6 +12,7 @@ import logging.handlers
 import math
 import os
 import statistics
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from detectron2.utils.events import (
 )
 from detectron2.utils.logger import setup_logger
 
+from ..config.overrides import ConfigError
 from .checkpoint_file import write_text
+from .errors import ResultsMissedError, TrainingDivergedError, UserError
 from .hooks import HISTORY_LENGTH
 
 logger = logging.getLogger(__name__)
@@ -70,6 +73,24 @@ class RunLog:
         for name in LOGGER_NAMES:
             logging.getLogger(name).removeHandler(self._early)
         self._early.close()
+
+    def record_end(self, error: BaseException) -> None:
+        """Writes into the file why the run stops; the console gets that from the program.
+
+        Args:
+            error: What ended the run. Its message is complete for an error that the user can
+                correct; anything else is a bug, whose traceback is needed.
+        """
+        if self._file is None:
+            return
+        if isinstance(error, (UserError, ConfigError, TrainingDivergedError, ResultsMissedError)):
+            text = f"The run stopped: {error}"
+        elif isinstance(error, KeyboardInterrupt):
+            text = "The run was interrupted"
+        else:
+            text = "The run stopped:\n" + "".join(traceback.format_exception(error)).rstrip()
+        record = logging.LogRecord(__name__, logging.ERROR, __file__, 0, text, None, None)
+        self._file.handle(record)
 
     def close(self) -> None:
         """Closes the file; the console stays."""

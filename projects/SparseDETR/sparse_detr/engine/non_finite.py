@@ -14,6 +14,7 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from .checkpoint_file import write_tensors
 from .errors import TrainingDivergedError
 
 BatchedInputs = list[dict[str, Any]]
@@ -86,15 +87,21 @@ def stop_training(
         "losses": dict(losses or {}),
         "batch": [_plain(entry) for entry in batch],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, path)
+    dump_path = str(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(content, path)
+        kept = f"The batch is in {path}."
+    except OSError as error:
+        dump_path = ""
+        kept = f"The batch could not be written ({error})."
     shown = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
     message = (
         f"Training stopped at iteration {iteration}: {where}. Images: {images}. Learning rates: "
         f"{shown}. "
-        f"The batch is in {path}. {_ADVICE}"
+        f"{kept} {_ADVICE}"
     )
-    return TrainingDivergedError(message, str(path))
+    return TrainingDivergedError(message, dump_path)
 
 
 def _plain(value: Any) -> Any:

@@ -91,10 +91,9 @@ def run_process(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     except (UserError, ConfigError) as error:
         if comm.get_rank() > 0:
-            # All processes have met the same error; the first one, which says it, must not be
-            # ended before.
+            # Where all processes have met the same error, the first one says it, and its end
+            # ends the others while they sleep. A process that comes through is alone with it.
             time.sleep(_SECONDS_FOR_FIRST_PROCESS)
-            return EXIT_USAGE
         return _report(error, EXIT_USAGE, arguments.traceback)
     except (TrainingDivergedError, ResultsMissedError) as error:
         return _report(error, EXIT_FAILED, arguments.traceback)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
+from ..config.overrides import sets_key
 from .checkpoint_file import (
     UnreadableCheckpointError,
     file_digest,
@@ -27,6 +31,26 @@ INDEX_NAME = "checkpoints.json"
 LAST_NAME = "last_checkpoint"
 BEST_NAME = "model_best.pth"
 FINAL_NAME = "model_final.pth"
+
+
+def weights_to_use(config: DictConfig, overrides: Sequence[str]) -> str:
+    """Gives the checkpoint that evaluation and pictures are about; empty where there is none.
+
+    A run's own checkpoint goes before the ``train.init_checkpoint`` that its saved config names:
+    that one is what the run started from.
+
+    Args:
+        config: The config tree with overrides applied.
+        overrides: The overrides of this command line.
+
+    Returns:
+        ``train.init_checkpoint`` of the command line, else the newest checkpoint in
+        ``train.output_dir``, else ``train.init_checkpoint`` of the config.
+    """
+    start = str(config.train.init_checkpoint or "")
+    if start and sets_key(overrides, "train.init_checkpoint"):
+        return start
+    return str(RunCheckpoints(str(config.train.output_dir)).newest_file() or start)
 
 
 @dataclass(frozen=True)

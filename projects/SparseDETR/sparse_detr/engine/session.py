@@ -46,7 +46,7 @@ from .run_data import (
     load_run_data,
     log_skipped_samples,
 )
-from .run_state import RunCheckpoints
+from .run_state import RunCheckpoints, weights_to_use
 from .schedule import EpochSchedule, IterationSchedule, plan_iterations
 from .trainer import StepOptions, Trainer
 from .weights import load_weights
@@ -61,7 +61,7 @@ def run_session(config: DictConfig, arguments: argparse.Namespace) -> Results:
 
     Args:
         config: The config tree with overrides applied.
-        arguments: Uses ``eval_only`` and ``resume``; the rest is logged.
+        arguments: Uses ``eval_only``, ``resume`` and ``overrides``; the rest is logged.
 
     Returns:
         The metrics of the last evaluation; empty in all processes but the first.
@@ -84,6 +84,9 @@ def run_session(config: DictConfig, arguments: argparse.Namespace) -> Results:
             if config.train.expected_results:
                 logger.info("All of train.expected_results are met")
         return results
+    except (Exception, KeyboardInterrupt) as error:
+        log.record_end(error)
+        raise
     finally:
         log.close()
 
@@ -137,21 +140,24 @@ class Session:
     def _check_weight_files(self) -> None:
         """Raises UserError where weights to start from, or to evaluate, are not there."""
         options = self.config.train
-        if self.arguments.eval_only and not self._evaluated_file():
-            raise UserError(
-                "nothing to evaluate: train.init_checkpoint is not set and "
-                f"train.output_dir {self.output_dir} holds no checkpoint"
-            )
-        keys = ["init_checkpoint"] if self.arguments.eval_only else []
-        if not self.arguments.eval_only and not self.arguments.resume:
-            keys = ["init_checkpoint", "backbone_weights"]
-        for key in keys:
-            if options[key] and not Path(str(options[key])).is_file():
-                raise UserError(f"train.{key}: {options[key]} does not exist")
+        files: dict[str, str] = {}
+        if self.arguments.eval_only:
+            files["init_checkpoint"] = self._evaluated_file()
+            if not files["init_checkpoint"]:
+                raise UserError(
+                    "nothing to evaluate: train.init_checkpoint is not set and "
+                    f"train.output_dir {self.output_dir} holds no checkpoint"
+                )
+        elif not self.arguments.resume:
+            keys = ("init_checkpoint", "backbone_weights")
+            files = {key: str(options[key] or "") for key in keys}
+        for key, file in files.items():
+            if file and not Path(file).is_file():
+                raise UserError(f"train.{key}: {file} does not exist")
 
     def _evaluated_file(self) -> str:
         """Gives the file that ``--eval-only`` is about; empty where there is none."""
-        return str(self.config.train.init_checkpoint or self.checkpoints.newest_file() or "")
+        return weights_to_use(self.config, self.arguments.overrides)
 
     def open_output(self) -> None:
         """Makes the output folder, opens ``log.txt``, saves the config.
@@ -176,7 +182,8 @@ class Session:
             if not self.arguments.eval_only:
                 self.checkpoints.remove_leftovers()
             name = "eval_config.yaml" if self.arguments.eval_only else "config.yaml"
-            save_config(self.config, self.output_dir / name)
+            with user_errors(f"train.output_dir {self.output_dir}", OSError):
+                save_config(self.config, self.output_dir / name)
             logger.info("Config with all overrides: %s", self.output_dir / name)
         parameters = list(self.model.parameters())
         total = sum(parameter.numel() for parameter in parameters)
@@ -189,7 +196,7 @@ class Session:
         )
 
     def evaluate(self) -> Results:
-        """Gives the metrics of ``train.init_checkpoint``, or else of the last checkpoint."""
+        """Gives the metrics of the checkpoint that :func:`weights_to_use` names."""
         self._load_initial(self._evaluated_file(), use_average=True)
         self.open_output()
         evaluator = build_evaluator(self.config, self.data, self.output_dir)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data.mapper import BadSampleError, ClassIdError
-from .accumulation import PER_IMAGE_TERMS, MicroBatchWeights, micro_batch_weights
+from .accumulation import MicroBatchWeights, micro_batch_weights
 from .errors import user_errors
 from .launching import unwrap
 from .non_finite import BatchedInputs, bad_terms, first_bad_gradient, stop_training
@@ -58,8 +58,6 @@ class Trainer(TrainerBase):
 
     Attributes:
         skipped_steps: Optimiser steps left out because float16 gradients overflowed.
-        finished: Whether :meth:`train` reached its last iteration; hooks read it in
-            ``after_train``.
 
     Args:
         model: The model, wrapped for several processes if there are any.
@@ -84,7 +82,6 @@ class Trainer(TrainerBase):
         self.precision = precision
         self.options = options
         self.skipped_steps = 0
-        self.finished = False
         self._skipped_in_a_row = 0
         self._batches: Iterator[BatchedInputs] | None = None
         self._parameters = [
@@ -104,7 +101,6 @@ class Trainer(TrainerBase):
         self.max_iter = max_iter
         self.model.train()
         with EventStorage(start_iter) as self.storage:
-            self.finished = False
             try:
                 self.before_train()
                 if self._batches is None:
@@ -114,7 +110,6 @@ class Trainer(TrainerBase):
                     self.run_step()
                     self.after_step()
                 self.iter = max_iter
-                self.finished = True
             finally:
                 self.after_train()
 
@@ -124,8 +119,7 @@ class Trainer(TrainerBase):
         start = time.perf_counter()
         micro_batches = self._draw()
         data_time = time.perf_counter() - start
-        terms = tuple(getattr(unwrap(self.model), "loss_terms_per_image", PER_IMAGE_TERMS))
-        weights = micro_batch_weights(micro_batches, self.precision.device, terms)
+        weights = micro_batch_weights(micro_batches, self.precision.device)
         self.optimizer.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
         for index, (batch, weight) in enumerate(zip(micro_batches, weights, strict=True)):

@@ -93,11 +93,6 @@ _forced: str | None = _requested_by_environment()
 _announced: set[str] = set()
 
 
-def forced_backend() -> str | None:
-    """Gives the backend asked for by name; None where the choice is automatic."""
-    return _forced
-
-
 def backend_for(device_type: str) -> str:
     """Gives the backend that serves a device type: "native" or "torch".
 

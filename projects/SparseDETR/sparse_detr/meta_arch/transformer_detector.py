@@ -121,7 +121,6 @@ class TransformerDetector(nn.Module):
         # Numbers, not buffers: a float32 buffer would stay rounded in a float64 model.
         self.pixel_mean = tuple(float(v) for v in pixel_mean)
         self.pixel_std = tuple(float(v) for v in pixel_std)
-        self._keep_ratio: float | None = None
         check_parts(self, hidden_dim, num_levels)
         self.keep_ratio = keep_ratio
 

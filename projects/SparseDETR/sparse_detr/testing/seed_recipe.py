@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
-# Integer buffers that follow from the architecture; they are computed, never drawn.
-_NOT_DRAWN_SUFFIXES = ("relative_position_index", "num_batches_tracked")
 
 
 def seeded_tensor(key: str, shape: Sequence[int], seed: int) -> npt.NDArray[np.float64]:
@@ -35,25 +32,6 @@ def seeded_tensor(key: str, shape: Sequence[int], seed: int) -> npt.NDArray[np.f
     generator = np.random.Generator(np.random.PCG64([zlib.crc32(key.encode()), seed]))
     drawn = np.asarray(generator.standard_normal(size), dtype=np.float64)
     return _scaled(key, size, drawn).astype(np.float32).astype(np.float64)
-
-
-def seeded_state_dict(
-    shapes: Mapping[str, Sequence[int]], seed: int
-) -> dict[str, npt.NDArray[np.float64]]:
-    """A tensor for every key that the recipe draws.
-
-    Args:
-        shapes: shape of each released key; computed integer buffers in it are left out.
-        seed: seed of the recipe.
-
-    Returns:
-        Mapping of released key to float64 array.
-    """
-    return {key: seeded_tensor(key, shapes[key], seed) for key in _drawn_keys(shapes)}
-
-
-def _drawn_keys(shapes: Mapping[str, Sequence[int]]) -> Iterator[str]:
-    return (key for key in shapes if not key.endswith(_NOT_DRAWN_SUFFIXES))
 
 
 def _scaled(

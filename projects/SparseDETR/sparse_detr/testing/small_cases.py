@@ -14,7 +14,19 @@ from .golden_model import load_released, small_model
 from .small_case_record import CaseRecord, record_case
 
 # What a case must have been compared on, wherever its file has it.
-_COVERED = ("out/", "loss/loss_", "match/", "post/", "dec/reference_in", "corr/", "dam/flat")
+_COVERED = (
+    "out/",
+    "loss/loss_",
+    "match/",
+    "post/",
+    "dec/reference_in",
+    "corr/",
+    "dam/flat",
+    "dam/binary_target",
+    "score/sparse_token_nums",
+    "score/topk_indices",
+    "two_stage/topk_indices",
+)
 
 
 def run_small_case(folder: Path, name: str, meta: Mapping[str, Any]) -> Comparison:

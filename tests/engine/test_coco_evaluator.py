@@ -96,15 +96,16 @@ def test_a_detectors_results_give_a_table_with_every_class(tmp_path: Path) -> No
 
 
 def test_category_ids_with_gaps_are_mapped_back_on_real_annotations(
-    data_dir: Path, tmp_path: Path
+    data_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
+    coco = data_folder("coco")
     overrides = [f"train.output_dir={tmp_path}", "dataloader.test.num_workers=0"]
     config = load_config("sparse_detr/sparse_detr_r50_rho10_50ep", overrides)
     config.dataloader.augmentation.test_short_edge_length = 64
     config.dataloader.test.dataset = LazyCall(load_custom_dataset)(
         names="real_images_with_gaps_in_ids",
-        json_file=str(data_dir / "coco" / "annotations" / "instances_val2017.json"),
-        image_root=str(data_dir / "coco" / "val2017"),
+        json_file=str(coco / "annotations" / "instances_val2017.json"),
+        image_root=str(coco / "val2017"),
     )
     results = evaluate(config, lambda records: Oracle(records, 80))
     assert results["AP"] > 99
