@@ -27,3 +27,5 @@ train.ema.decay = 0.998
 train.ema.warmup = 200
 train.eval_period_epochs = 1
 train.checkpointer.period_epochs = 1
+# The gate: lies just under the lowest of three seeds.
+train.expected_results = [["bbox", "AP", 65.0]]
