@@ -11,9 +11,9 @@ model.query_selection.num_queries = 100
 # Always the same pixels: no flip, no crop, one size.
 dataloader.augmentation.flip_probability = 0.0
 dataloader.augmentation.crop_probability = 0.0
-dataloader.augmentation.short_edge_lengths = [320]
-dataloader.augmentation.test_short_edge_length = 320
-dataloader.augmentation.max_size = 560
+dataloader.augmentation.short_edge_lengths = [256]
+dataloader.augmentation.test_short_edge_length = 256
+dataloader.augmentation.max_size = 448
 dataloader.train.total_batch_size = 4
 dataloader.train.num_workers = 0
 dataloader.test.batch_size = 4

@@ -40,7 +40,7 @@ train = dict(
     eval_period_epochs=1,
     # Iterations between log lines.
     log_period=20,
-    # Train and evaluate on the first N training images with objects; 0: off.
+    # Train and evaluate on the N training images whose smallest object is largest; 0: off.
     overfit_images=0,
     # 20 iterations and an evaluation of 8 images, to see that everything is in place.
     fast_dev_run=False,

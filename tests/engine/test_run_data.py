@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from toy import final_state, run_toy, toy_config
 
 from sparse_detr.engine.errors import UserError
-from sparse_detr.engine.run_data import first_with_objects, load_run_data
+from sparse_detr.engine.run_data import images_to_overfit, load_run_data
 
 
 def custom(shapes_root: Path, tmp_path: Path, **paths: object) -> DictConfig:
@@ -76,12 +76,26 @@ def test_the_class_count_comes_from_the_data(shapes_root: Path, tmp_path: Path) 
     assert config.model.num_classes == 6
 
 
-def test_images_without_objects_are_not_chosen_for_overfitting() -> None:
-    crowd = {"annotations": [{"iscrowd": 1}]}
-    with_object = {"annotations": [{"iscrowd": 0}]}
-    assert first_with_objects([{"annotations": []}, crowd, with_object], 1) == [with_object]
-    with pytest.raises(UserError, match="only 1 images"):
-        first_with_objects([crowd, with_object], 2)
+def image(name: str, *boxes: list[float], crowd: int = 0) -> dict[str, object]:
+    annotations = [{"bbox": box, "iscrowd": crowd} for box in boxes]
+    return {"file_name": name, "height": 100, "width": 200, "annotations": annotations}
+
+
+def test_the_images_with_the_largest_small_objects_are_chosen_for_overfitting() -> None:
+    large, small = [0.0, 0.0, 60.0, 50.0], [0.0, 0.0, 80.0, 5.0]
+    medium = [0.0, 0.0, 20.0, 30.0]
+    dicts = [
+        image("empty"),
+        image("crowd", large, large, large, crowd=1),
+        image("one", large),
+        image("tiny", large, large, small),
+        image("medium", large, medium, large),
+        image("large", large, large, large),
+    ]
+    chosen = [record["file_name"] for record in images_to_overfit(dicts, 4)]
+    assert chosen == ["large", "medium", "tiny", "one"]
+    with pytest.raises(UserError, match="only 4 images"):
+        images_to_overfit(dicts, 5)
 
 
 @pytest.fixture

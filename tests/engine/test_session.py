@@ -204,12 +204,12 @@ def test_loader_workers_do_not_change_the_run(
     assert same(final_state(tmp_path / "run")["model"], final_state(finished)["model"])
 
 
-def test_overfitting_trains_and_evaluates_on_the_first_images_only(
+def test_overfitting_trains_and_evaluates_on_a_few_images_only(
     shapes_root: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
     run_toy(toy_config(shapes_root, output, "train.overfit_images=4", "train.max_iter=2"))
-    subset = json.loads((output / "shapes_train_first_4.json").read_text())
+    subset = json.loads((output / "shapes_train_subset_4.json").read_text())
     assert len(subset["images"]) == 4
     ids = {image["id"] for image in subset["images"]}
     assert subset["annotations"] and {entry["image_id"] for entry in subset["annotations"]} <= ids

@@ -50,14 +50,14 @@ class RunData:
     @property
     def subset_name(self) -> str:
         """The name under which the cut evaluation data is registered."""
-        return f"{self.subset_of}_first_{len(self.test)}"
+        return f"{self.subset_of}_subset_{len(self.test)}"
 
 
 def load_run_data(config: DictConfig, with_training: bool) -> RunData:
     """Gives the checked data of a run; sets ``model.num_classes`` where that is ``auto``.
 
-    ``train.overfit_images=N`` trains and evaluates on the first N training images that have an
-    object; ``train.fast_dev_run`` evaluates on a few images.
+    ``train.overfit_images=N`` trains and evaluates on N training images, see
+    :func:`images_to_overfit`; ``train.fast_dev_run`` evaluates on a few images.
 
     Args:
         config: The config tree.
@@ -81,7 +81,7 @@ def load_run_data(config: DictConfig, with_training: bool) -> RunData:
     )
     if overfit:
         assert train is not None
-        chosen = first_with_objects(train, overfit)
+        chosen = images_to_overfit(train, overfit)
         return RunData(chosen, chosen, subset_of=dataset_name(loaders.train, "dataloader.train"))
     data = RunData(train, load_checked(loaders.test, "dataloader.test", classes))
     if config.train.fast_dev_run and len(data.test) > FAST_DEV_IMAGES:
@@ -124,23 +124,38 @@ def load_checked(loader: Mapping[str, Any], key: str, num_classes: int | None) -
     return dicts
 
 
-def first_with_objects(dicts: DatasetDicts, count: int) -> DatasetDicts:
-    """Gives the first ``count`` images that have an object other than a crowd region.
+def images_to_overfit(dicts: DatasetDicts, count: int) -> DatasetDicts:
+    """Gives the ``count`` images whose smallest object is largest, to be learnt by heart.
+
+    Whether data, model and losses fit shows on objects that can be seen; on tiny ones the
+    resolution would be tested instead. Images of three or more objects come before others, and
+    images with crowd regions are left out: a box of those may not be predicted or missed.
+
+    Args:
+        dicts: Detectron2's dictionaries.
+        count: How many to choose.
 
     Raises:
-        UserError: There are fewer.
+        UserError: There are fewer images with objects.
     """
-    chosen = [
+    usable = [
         record
         for record in dicts
-        if any(not annotation.get("iscrowd", 0) for annotation in record.get("annotations", ()))
-    ][:count]
-    if len(chosen) < count:
+        if record.get("annotations")
+        and not any(annotation.get("iscrowd", 0) for annotation in record["annotations"])
+    ]
+    if len(usable) < count:
         raise UserError(
-            f"train.overfit_images is {count}, but the training data has only {len(chosen)} "
-            "images with objects"
+            f"train.overfit_images is {count}, but the training data has only {len(usable)} "
+            "images with objects and without crowd regions"
         )
-    return chosen
+    return sorted(usable, key=_smallest_object, reverse=True)[:count]
+
+
+def _smallest_object(record: Mapping[str, Any]) -> tuple[bool, float]:
+    """Whether an image has several objects, and its smallest side of a box by its own side."""
+    sides = [min(annotation["bbox"][2:]) for annotation in record["annotations"]]
+    return len(sides) >= 3, min(sides) / min(record["height"], record["width"])
 
 
 def dataset_name(loader: Mapping[str, Any], key: str) -> str:
