@@ -74,10 +74,8 @@ class TokenScoringLoss:
     ) -> dict[str, Tensor]:
         """Corr over all tokens and per level, batch means."""
         tokens, kept = output.tokens, selection.layers[0]
-        if self.surplus_counts:
-            selected = torch.zeros_like(tokens.padding_mask).scatter(1, kept.kept_indices, True)
-        else:
-            selected = kept.membership(attention.shape[1])
+        selected = kept.membership(attention.shape[1], with_surplus=self.surplus_counts)
+        if not self.surplus_counts:
             attention = attention.masked_fill(tokens.padding_mask, 0)
         levels = correlation(attention, selected, tokens.spatial_shapes).mean(1)
         logs = {"corr": correlation(attention, selected).mean()}

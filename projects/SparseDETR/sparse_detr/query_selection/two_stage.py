@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..heads import DetectionHead, DetectionHeads
 from ..layers.precision import at_least_float32
 from ..layers.sine_encoding import sine_features
-from ..structures import DecoderQueries, FeatureTokens, Predictions
+from ..structures import DecoderQueries, FeatureTokens, Predictions, gather_rows
 from .encoder_proposals import ProposalGrid, Proposals, top_tokens
 
 
@@ -87,12 +87,12 @@ class TwoStageQueries(nn.Module):
         if with_predictions:
             boxes = head.boxes_from_logits(projected, grid.box_logits)
             first_stage = Predictions(logits, boxes, grid.is_proposal, not self.class_specific)
-            reference = _take(boxes, indices).detach()
+            reference = gather_rows(boxes, indices).detach()
         else:
             reference = self._boxes(head, projected, grid, indices)
         position, content = self._embed(reference, memory.dtype)
         if self.content_from_memory:
-            content = _take(memory, indices)
+            content = gather_rows(memory, indices)
         mask = self._mask(tokens, indices)
         return DecoderQueries(content, position, reference, first_stage, indices, mask)
 
@@ -112,8 +112,8 @@ class TwoStageQueries(nn.Module):
     def _boxes(
         head: DetectionHead, projected: Tensor, grid: ProposalGrid, indices: Tensor
     ) -> Tensor:
-        selected = _take(projected, indices)
-        return head.boxes_from_logits(selected, _take(grid.box_logits, indices)).detach()
+        selected = gather_rows(projected, indices)
+        return head.boxes_from_logits(selected, gather_rows(grid.box_logits, indices)).detach()
 
     def _embed(self, reference: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Position and content (B, Q, C) from boxes (B, Q, 4); the content may go unused."""
@@ -124,8 +124,3 @@ class TwoStageQueries(nn.Module):
             return embedded, embedded
         position, content = embedded.chunk(2, dim=-1)
         return position, content
-
-
-def _take(values: Tensor, indices: Tensor) -> Tensor:
-    """(B, Q, C) rows of (B, N, C) at (B, Q)."""
-    return values.gather(1, indices[..., None].expand(-1, -1, values.shape[-1]))

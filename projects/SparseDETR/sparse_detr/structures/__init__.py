@@ -12,7 +12,7 @@ from .predictions import (
     Sampling,
 )
 from .targets import Targets
-from .token_selection import KeptTokens, TokenSelection
+from .token_selection import KeptTokens, TokenSelection, gather_rows
 
 __all__ = [
     "DecoderOutput",
@@ -29,5 +29,6 @@ __all__ = [
     "Size",
     "Targets",
     "TokenSelection",
+    "gather_rows",
     "valid_cells",
 ]

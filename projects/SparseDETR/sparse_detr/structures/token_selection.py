@@ -8,6 +8,20 @@ import torch
 from torch import Tensor
 
 
+def gather_rows(values: Tensor, indices: Tensor) -> Tensor:
+    """Rows of each image.
+
+    Args:
+        values: (B, N, ...).
+        indices: (B, K) int64.
+
+    Returns:
+        (B, K, ...).
+    """
+    index = indices.reshape(indices.shape + (1,) * (values.dim() - 2))
+    return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
+
+
 @dataclass(frozen=True)
 class KeptTokens:
     """The tokens of each image that an encoder layer updates.
@@ -43,8 +57,7 @@ class KeptTokens:
         Returns:
             (B, K, ...).
         """
-        index = self.kept_indices.reshape(self.kept_indices.shape + (1,) * (values.dim() - 2))
-        return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
+        return gather_rows(values, self.kept_indices)
 
     def scatter(self, memory: Tensor, rows: Tensor) -> Tensor:
         """Memory with the images' own rows replaced.
@@ -61,14 +74,14 @@ class KeptTokens:
         index = self.kept_indices[..., None].expand(-1, -1, memory.shape[-1])
         return memory.scatter(1, index, rows.to(memory.dtype))
 
-    def membership(self, num_tokens: int) -> Tensor:
-        """(B, N) bool, True on the image's own kept tokens."""
+    def membership(self, num_tokens: int, with_surplus: bool = False) -> Tensor:
+        """(B, N) bool, True on the image's own kept tokens, or on those of every row."""
         mask = torch.zeros(
             (self.kept_indices.shape[0], num_tokens),
             dtype=torch.bool,
             device=self.kept_indices.device,
         )
-        return mask.scatter(1, self.kept_indices, self.own_rows())
+        return mask.scatter(1, self.kept_indices, True if with_surplus else self.own_rows())
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def _record_attention_map(record: CaseRecord, output: DetectorOutput) -> None:
     target = binarised_target(attention, tokens.padding_mask, kept.kept_counts)
     record.integer("dam/binary_target", target)
     # Corr of the released code counts surplus rows as kept.
-    selected = torch.zeros_like(tokens.padding_mask).scatter(1, kept.kept_indices, True)
+    selected = kept.membership(attention.shape[1], with_surplus=True)
     record.number("corr/per_image_all", correlation(attention, selected))
     for level, values in enumerate(correlation(attention, selected, tokens.spatial_shapes)):
         record.number(f"corr/per_image_level{level}", values)
