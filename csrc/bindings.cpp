@@ -8,15 +8,36 @@
 #include "common/build_info.h"
 #include "common/cpu_capability.h"
 
+namespace {
+
+// The raw samples of a deformable attention: what its layers give before softmax and reference points.
+#define SPARSE_DETR_RAW_SAMPLES "Tensor reference_points, Tensor sampling_offsets, Tensor attention_logits"
+#define SPARSE_DETR_PROJECTION "Tensor value_weight, Tensor value_bias"
+
+constexpr const char* kSchemas[] = {
+    "ms_deform_attn(Tensor value, SymInt[] spatial_shapes, Tensor sampling_locations, Tensor attention_weights, "
+    "Tensor? valid_sizes=None) -> Tensor",
+    "ms_deform_attn_backward(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, Tensor sampling_locations, "
+    "Tensor attention_weights, Tensor? valid_sizes=None) -> (Tensor, Tensor, Tensor)",
+    "ms_deform_attn_fused(Tensor value, SymInt[] spatial_shapes, " SPARSE_DETR_RAW_SAMPLES
+    ", Tensor? valid_sizes=None) -> Tensor",
+    "ms_deform_attn_fused_backward(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, " SPARSE_DETR_RAW_SAMPLES
+    ", Tensor? valid_sizes=None) -> (Tensor, Tensor, Tensor, Tensor)",
+    "deform_attn_sampling(" SPARSE_DETR_RAW_SAMPLES ", SymInt[] spatial_shapes) -> (Tensor, Tensor)",
+    "sample_then_project(Tensor source, SymInt[] spatial_shapes, " SPARSE_DETR_RAW_SAMPLES ", " SPARSE_DETR_PROJECTION
+    ", Tensor? valid_sizes=None) -> Tensor",
+    "sample_then_project_backward(Tensor grad_output, Tensor source, SymInt[] spatial_shapes, " SPARSE_DETR_RAW_SAMPLES
+    ", " SPARSE_DETR_PROJECTION ", Tensor? valid_sizes=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "decoder_attention_map(Tensor[] sampling_locations, Tensor[] attention_weights, SymInt[] spatial_shapes, "
+    "bool half_cell_shift) -> Tensor",
+};
+
+}  // namespace
+
 TORCH_LIBRARY(sparse_detr, m) {
-  m.def(
-      "ms_deform_attn(Tensor value, SymInt[] spatial_shapes, Tensor sampling_locations, "
-      "Tensor attention_weights) -> Tensor",
-      {at::Tag::pt2_compliant_tag});
-  m.def(
-      "ms_deform_attn_backward(Tensor grad_output, Tensor value, SymInt[] spatial_shapes, "
-      "Tensor sampling_locations, Tensor attention_weights) -> (Tensor, Tensor, Tensor)",
-      {at::Tag::pt2_compliant_tag});
+  for (const char* schema : kSchemas) {
+    m.def(schema, {at::Tag::pt2_compliant_tag});
+  }
 }
 
 namespace {

@@ -51,6 +51,16 @@ def count_calls(modules):
     return calls
 
 
+def count_sampling(module):
+    """Notes every attention that gives its sampling."""
+    calls = []
+    for layer in module.layers:
+        layer.cross_attn.register_forward_hook(
+            lambda module, args, output: calls.append(1) if output[1] is not None else None
+        )
+    return calls
+
+
 @pytest.mark.parametrize("coordinates", [2, 4])
 def test_each_layer_starts_from_the_boxes_of_the_layer_before(coordinates):
     case = Decoding(coordinates=coordinates)
@@ -65,7 +75,7 @@ def test_each_layer_starts_from_the_boxes_of_the_layer_before(coordinates):
             reference[:, :, None] * scale,
             case.memory,
             case.tokens.spatial_shapes,
-            case.tokens.padding_mask,
+            case.tokens.valid_sizes,
         )
         boxes = case.heads.decoder(index).boxes(content, reference)
         torch.testing.assert_close(got[index].boxes_cxcywh, boxes)
@@ -137,11 +147,24 @@ def test_the_final_predictions_do_not_depend_on_whether_the_others_are_asked_for
     assert torch.equal(everything[-1].boxes_cxcywh, final[-1].boxes_cxcywh)
 
 
+@pytest.mark.parametrize("choice", [None, True, False])
+def test_the_order_of_sampling_and_projection_is_that_of_the_config_and_changes_nothing(choice):
+    case = Decoding(project_after_sampling=choice)
+    assert {layer.cross_attn.project_after_sampling for layer in case.decoder.layers} == {choice}
+    got = case.run().predictions[-1].logits
+    for layer in case.decoder.layers:
+        layer.cross_attn.project_after_sampling = not choice
+    torch.testing.assert_close(got, case.run().predictions[-1].logits, rtol=0, atol=1e-12)
+
+
 def test_sampling_is_kept_only_when_asked_for():
     case = Decoding()
     assert case.run().sampling == ()
     sampling = case.run(with_sampling=True).sampling
     assert len(sampling) == LAYERS
+    calls = count_sampling(case.decoder)
+    case.run()
+    assert calls == []
     assert sampling[0].locations.shape == (2, Q, 2, 2, 4, 2)
     torch.testing.assert_close(sampling[0].weights.flatten(3).sum(-1), torch.ones(2, Q, 2).double())
 
@@ -191,6 +214,6 @@ def test_the_norms_are_numbered_as_in_released_checkpoints():
         case.reference[:, :, None].expand(-1, -1, 2, -1),
         case.memory,
         case.tokens.spatial_shapes,
-        case.tokens.padding_mask,
+        case.tokens.valid_sizes,
     )
     assert order == ["self_attn", "norm2", "cross_attn", "norm1", "ffn", "norm3"]

@@ -11,6 +11,7 @@ from small_tokens import sampling_at
 from sparse_detr.decoder_attention_map import (
     binarised_target,
     correlation,
+    correlations,
     decoder_attention_map,
 )
 from sparse_detr.structures import Sampling
@@ -155,3 +156,11 @@ def test_corr_of_a_level_without_attention_is_not_a_number():
     attention = torch.tensor([[1.0, 0.0]])
     by_level = correlation(attention, torch.ones(1, 2).bool(), [(1, 1), (1, 1)])
     assert by_level[0].item() == 1 and by_level[1].isnan()
+
+
+def test_corr_over_all_and_by_level_come_from_one_reading():
+    attention = decoder_attention_map(random_sampling(0.0, 1.0), SHAPES)
+    selected = torch.rand(2, NUM_TOKENS) < 0.4
+    overall, by_level = correlations(attention, selected, SHAPES)
+    torch.testing.assert_close(overall, correlation(attention, selected))
+    torch.testing.assert_close(by_level, correlation(attention, selected, SHAPES))

@@ -1,5 +1,8 @@
 """The dense and the sparse encoder, and its auxiliary heads."""
 
+import dataclasses
+import weakref
+
 import pytest
 import torch
 
@@ -65,7 +68,7 @@ def test_every_layer_reads_the_memory_of_the_layer_before():
             gather(tokens.reference_points()),
             memory,
             tokens.spatial_shapes,
-            tokens.padding_mask,
+            tokens.value_extents,
         )
         memory = memory.clone()
         memory[0, [3, 7]] = rows[0]
@@ -75,7 +78,7 @@ def test_every_layer_reads_the_memory_of_the_layer_before():
 def test_what_stands_on_padding_does_not_reach_real_tokens():
     tokens, module = tokens_of(SHAPES, VALID), encoder()
     spoiled = tokens.features.masked_fill(tokens.padding_mask[..., None], 1e6)
-    other = type(tokens)(**{**vars(tokens), "features": spoiled})
+    other = dataclasses.replace(tokens, features=spoiled)
     for selection in (None, TokenSelection((kept([[3, 7, 24], [0, 20, 1]], [3, 3]),))):
         own = ~tokens.padding_mask
         assert torch.equal(
@@ -91,7 +94,7 @@ def test_a_selection_may_differ_from_layer_to_layer():
     alone.layers[0].load_state_dict(module.layers[0].state_dict())
     between = alone(tokens, TokenSelection((first,))).memory
     alone.layers[0].load_state_dict(module.layers[1].state_dict())
-    continued = type(tokens)(**{**vars(tokens), "features": between})
+    continued = dataclasses.replace(tokens, features=between)
     expected = alone(continued, TokenSelection((second,))).memory
     torch.testing.assert_close(together, expected, rtol=0, atol=1e-13)
 
@@ -122,6 +125,60 @@ def test_surplus_rows_are_carried_through_the_layers_for_the_released_loss():
     other = module(tokens, TokenSelection((kept([[3, 7], [0, 1]], [2, 2]),)), 1).layer_rows
     assert torch.equal(rows[0], other[0])
     assert not torch.equal(rows[0][1, 1], rows[1][1, 1])
+
+
+@pytest.mark.parametrize("counts", [[3, 3], [3, 2]])
+def test_without_gradients_rows_are_written_in_place_but_the_tokens_stay_as_they_are(counts):
+    tokens, module = tokens_of(SHAPES, VALID), encoder()
+    before = tokens.features.clone()
+    selection = TokenSelection((kept([[3, 7, 24], [0, 20, 1]], counts),))
+    expected = module(tokens, selection, 2)
+    seen = []
+    for layer in module.layers:
+        layer.register_forward_hook(lambda module, args, output: seen.append(args[3].data_ptr()))
+    with torch.no_grad():
+        got = module(tokens, selection, 2)
+    assert torch.equal(got.memory, expected.memory)
+    assert all(map(torch.equal, got.layer_rows, expected.layer_rows))
+    assert torch.equal(tokens.features, before)
+    assert seen == [tokens.features.data_ptr()] + [got.memory.data_ptr()] * 2
+
+
+@pytest.mark.parametrize("choice", [True, False])
+def test_a_training_step_keeps_rows_of_every_layer_but_no_memory_of_its_own(choice):
+    tokens, module = tokens_of(SHAPES, VALID), encoder(4, project_after_sampling=choice)
+    selection = TokenSelection((kept([[3, 7, 24], [0, 20, 1]], [3, 2]),))
+    seen = []
+    for layer in module.layers:
+        layer.register_forward_hook(lambda m, args, output: seen.append(weakref.ref(args[3])))
+    memory = module(tokens, selection).memory
+    assert [ref() is not None for ref in seen] == [True, False, False, False]
+    memory.square().sum().backward()
+    rebuilt = [p.grad.clone() for p in module.parameters()]
+    module.zero_grad()
+    copies = TokenSelection(tuple(kept([[3, 7, 24], [0, 20, 1]], [3, 2]) for _ in range(4)))
+    module(tokens, copies).memory.square().sum().backward()  # keeps every memory
+    for one, other in zip(rebuilt, module.parameters(), strict=True):
+        torch.testing.assert_close(one, other.grad, rtol=0, atol=1e-12)
+
+
+def test_the_memory_says_which_tokens_alone_were_changed():
+    tokens, module = tokens_of(SHAPES, batch=1), encoder(2)
+    first, second = kept([[3, 7]], [2]), kept([[7, 11, 2]], [3])
+    assert module(tokens, TokenSelection((first,))).kept is first
+    assert module(tokens, TokenSelection((first, second))).kept is None
+    assert module(tokens, None).kept is None
+
+
+@pytest.mark.parametrize("choice", [None, True, False])
+def test_the_order_of_sampling_and_projection_is_that_of_the_config_and_changes_nothing(choice):
+    tokens, module = tokens_of(SHAPES, VALID), encoder(project_after_sampling=choice)
+    assert {layer.self_attn.project_after_sampling for layer in module.layers} == {choice}
+    selection = TokenSelection((kept([[3, 7, 24], [0, 20, 1]], [3, 2]),))
+    got = module(tokens, selection).memory
+    for layer in module.layers:
+        layer.self_attn.project_after_sampling = not choice
+    torch.testing.assert_close(got, module(tokens, selection).memory, rtol=0, atol=1e-12)
 
 
 def test_recomputing_activations_gives_identical_gradients():

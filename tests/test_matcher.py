@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
-from sparse_detr.matcher import HungarianMatcher
+from sparse_detr.matcher import BatchObjects, HungarianMatcher
 from sparse_detr.structures import Predictions, Targets
 from stage_outputs import random_predictions, random_targets
 
@@ -125,3 +126,56 @@ def test_half_precision_logits_match_as_their_float32_values_do():
 def test_costs_that_are_all_zero_are_refused():
     with pytest.raises(ValueError, match="must not all be zero"):
         HungarianMatcher(0, 0, 0)
+
+
+def stages_of_every_kind(batch):
+    """Stages with different numbers of rows, with and without candidates and classes."""
+    mask = torch.rand(batch, 9) < 0.6
+    first, masked = random_predictions(batch, 9), random_predictions(batch, 9)
+    return [
+        random_predictions(batch, 4),
+        Predictions(first.logits, first.boxes_cxcywh, class_agnostic=True),
+        Predictions(masked.logits, masked.boxes_cxcywh, mask),
+        random_predictions(batch, 1),
+        Predictions(masked.logits, masked.boxes_cxcywh, ~mask, class_agnostic=True),
+    ]
+
+
+def matched_apart(predictions, targets):
+    """One image after the other, with the costs of that image alone."""
+    matcher, found = HungarianMatcher(), []
+    for image, target in enumerate(targets):
+        mask = predictions.candidate_mask
+        rows = torch.arange(predictions.logits.shape[1])
+        rows = rows if mask is None else rows[mask[image]]
+        labels = target.labels * 0 if predictions.class_agnostic else target.labels
+        logits, boxes = predictions.logits[image, rows], predictions.boxes_cxcywh[image, rows]
+        cost = matcher.cost(logits, boxes, labels, target.boxes_cxcywh)
+        chosen, objects = (torch.from_numpy(i) for i in linear_sum_assignment(cost))
+        found.append((rows[chosen], objects))
+    return found
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=4), st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_all_stages_and_images_at_once_match_as_each_by_itself(counts, seed):
+    torch.manual_seed(seed)
+    stages, targets = stages_of_every_kind(len(counts)), random_targets(counts)
+    together = HungarianMatcher().prepare(stages, BatchObjects.of(targets)).solve()
+    starts = torch.tensor([0, *counts]).cumsum(0)
+    for stage, matches in zip(stages, together, strict=True):
+        expected = matched_apart(stage, targets)
+        pairs = zip(matches.of_images(), expected, strict=True)
+        assert all(torch.equal(a, b) for got, wanted in pairs for a, b in zip(got, wanted))
+        image = [torch.full_like(rows, i) for i, (rows, _) in enumerate(expected)]
+        assert torch.equal(matches.image, torch.cat(image))
+        assert torch.equal(matches.row, torch.cat([rows for rows, _ in expected]))
+        assert torch.equal(matches.batch_object, matches.object + starts[matches.image])
+
+
+@pytest.mark.parametrize("pairs", [1, 50, 10**6])
+def test_the_number_of_costs_computed_at_once_changes_nothing(pairs, monkeypatch):
+    stages, objects = stages_of_every_kind(3), BatchObjects.of(random_targets([5, 0, 11]))
+    expected = HungarianMatcher().prepare(stages, objects).numbers
+    monkeypatch.setattr("sparse_detr.matcher._PAIRS_AT_ONCE_ON_CPU", pairs)
+    assert torch.equal(HungarianMatcher().prepare(stages, objects).numbers, expected)

@@ -58,6 +58,38 @@ def test_half_precision_logits_give_float32_detections():
     assert got.scores.dtype == got.pred_boxes.tensor.dtype == torch.float32
 
 
+def test_rows_that_are_no_candidates_give_no_detections():
+    predictions = random_predictions(2, 4)
+    mask = torch.tensor([[True, False, True, True], [False, False, True, False]])
+    masked = Predictions(predictions.logits, predictions.boxes_cxcywh, mask)
+    for found in (
+        TopDetections(100)(masked, [(10, 10)] * 2),
+        TopDetections(5)(masked, [(9, 9)] * 2),
+    ):
+        assert [len(f) for f in found] == [min(9, len(found[0])), 3]
+    for image, rows in enumerate(mask):
+        alone = Predictions(
+            predictions.logits[image : image + 1, rows],
+            predictions.boxes_cxcywh[image : image + 1, rows],
+        )
+        (expected,) = TopDetections(100)(alone, [(10, 10)])
+        got = TopDetections(100)(masked, [(10, 10)] * 2)[image]
+        torch.testing.assert_close(got.scores, expected.scores, rtol=0, atol=1e-14)
+        assert torch.equal(got.pred_classes, expected.pred_classes)
+        torch.testing.assert_close(got.pred_boxes.tensor, expected.pred_boxes.tensor)
+
+
+@pytest.mark.parametrize("field", ["logits", "boxes_cxcywh"])
+@pytest.mark.parametrize("keep_boxes_outside", [False, True])
+def test_numbers_that_are_not_finite_are_refused_with_the_images_that_have_them(
+    field, keep_boxes_outside
+):
+    predictions = random_predictions(3, 2)
+    getattr(predictions, field)[1, 0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"infinity for images \[1\] of the batch"):
+        TopDetections(6, keep_boxes_outside)(predictions, [(10, 10)] * 3)
+
+
 def test_no_detections_at_all_are_refused():
     with pytest.raises(ValueError, match="max_detections must be at least 1"):
         TopDetections(0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from sparse_detr.preprocess import targets_of
+from sparse_detr.preprocess import PixelStatistics, targets_of
 
 
 def item(boxes, labels, size=(50, 100), **more):
@@ -42,3 +42,13 @@ def test_a_label_outside_the_classes_is_refused_with_the_name_of_its_image(label
 def test_training_without_annotations_is_refused():
     with pytest.raises(ValueError, match="'instances' to train"):
         targets_of([{"file_name": "a.png"}], 3, torch.zeros(1))
+
+
+def test_colour_statistics_take_type_and_device_of_a_tensor_without_rounding_twice():
+    statistics = PixelStatistics([0.1, 0.2, 0.3], [1, 2, 3])
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        mean, std = statistics.like(torch.nn.Parameter(torch.zeros(1, dtype=dtype)))
+        assert mean.shape == std.shape == (3, 1, 1) and not mean.requires_grad
+        assert torch.equal(mean.flatten(), torch.tensor([0.1, 0.2, 0.3], dtype=dtype))
+        assert torch.equal(std.flatten(), torch.tensor([1, 2, 3], dtype=dtype))
+    assert statistics.like(torch.zeros(1))[0] is statistics.like(torch.ones(5))[0]

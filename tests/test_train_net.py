@@ -52,6 +52,8 @@ def test_help_exits_with_zero_and_shows_every_option() -> None:
     for option in (
         "--config-file",
         "--eval-only",
+        "--optimize",
+        "--compile",
         "--resume",
         "--num-gpus",
         "--num-machines",

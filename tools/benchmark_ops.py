@@ -1,117 +1,59 @@
-"""Times the deformable-attention operator against the pure-torch path, side by side in one run.
+"""Times the operators against the ways to do without them, side by side in one run.
 
-Both are called in turn, round after round, so that whatever else the machine does falls on both; a
-ratio is the median of the ratios of the rounds.
+    python tools/benchmark_ops.py --threads 2 --json ops.json
+    python tools/benchmark_ops.py --threads 2 --capability avx2 --operators ms_deform_attn
+    python tools/benchmark_ops.py --device cuda --dtype bfloat16
+    python tools/benchmark_ops.py --show ops.json more.json --markdown
 
-    python tools/benchmark_ops.py [--device cpu|cuda] [--threads N] [--rounds N] [--json FILE]
+All ways of a case are called in turn, block after block; blocks that other programs disturbed are
+repeated; a ratio is the median of the rounds' ratios. Packages with an attention of their own
+(transformers, mmcv) take part where they can be imported. See docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from sparse_detr.layers.backend import backend_for, describe_backend, use_backend
-from sparse_detr.layers.ms_deform_attn import ms_deform_attn
+from sparse_detr.benchmarking.disturbance import DisturbanceWatch
+from sparse_detr.benchmarking.fresh_process import FreshProcessError, call_in_fresh_process
+from sparse_detr.benchmarking.machine import cpu_capability, describe_machine, machine_lines
+from sparse_detr.benchmarking.memory_rates import measure_memory_rates
+from sparse_detr.benchmarking.operator_cases import OPERATORS, OURS
+from sparse_detr.benchmarking.operator_inputs import QUERY_SETS
+from sparse_detr.benchmarking.operator_peers import installed_peers
+from sparse_detr.benchmarking.operator_report import (
+    FORWARD,
+    MEASURED,
+    WITH_BACKWARD,
+    directions,
+    measure_operator,
+    timer_for,
+)
+from sparse_detr.benchmarking.operator_tables import (
+    aims_table,
+    kernel_table,
+    memory_table,
+    rates_table,
+    times_table,
+)
+from sparse_detr.benchmarking.peak_memory import LIVE_MEMORY
+from sparse_detr.benchmarking.timing import TimingPlan
+from sparse_detr.layers.backend import backend_for
 
-# ResNet-50 levels of an 800x1066 image.
-SPATIAL_SHAPES = [(100, 134), (50, 67), (25, 34), (13, 17)]
-TOKENS = sum(height * width for height, width in SPATIAL_SHAPES)
-HEADS, CHANNELS, POINTS = 8, 32, 4
-CASES = {"all tokens": TOKENS, "10 % of the tokens": TOKENS // 10, "300 queries": 300}
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Times of one case; `ratio` is torch over native, with its smallest and largest round."""
-
-    case: str
-    what: str
-    native_ms: float
-    torch_ms: float
-    ratio: float
-    ratio_min: float
-    ratio_max: float
-
-
-def make_inputs(
-    queries: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives values, locations some cells around raster-ordered points, and softmax weights."""
-    generator = torch.Generator().manual_seed(0)
-    levels = len(SPATIAL_SHAPES)
-    value = torch.randn(1, TOKENS, HEADS, CHANNELS, generator=generator)
-    centres = torch.cat(
-        [
-            torch.cartesian_prod(
-                (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
-            )
-            for height, width in SPATIAL_SHAPES
-        ]
-    ).flip(-1)
-    chosen = torch.linspace(0, TOKENS - 1, queries).long()
-    offsets = 1.5 * torch.randn(1, queries, HEADS, levels, POINTS, 2, generator=generator)
-    sizes = torch.tensor([(width, height) for height, width in SPATIAL_SHAPES])
-    locations = centres[chosen].view(1, queries, 1, 1, 1, 2) + offsets / sizes.view(levels, 1, 2)
-    logits = torch.randn(1, queries, HEADS, levels * POINTS, generator=generator)
-    weights = logits.softmax(-1).view(1, queries, HEADS, levels, POINTS)
-    value, locations, weights = (tensor.to(device, dtype) for tensor in (value, locations, weights))
-    return value, locations, weights
-
-
-def milliseconds(call: Callable[[], object], device: torch.device, at_least: float = 0.05) -> float:
-    """Gives the mean time of a call, repeated for `at_least` seconds."""
-    calls = 0
-    start = time.perf_counter()
-    while True:
-        call()
-        calls += 1
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elapsed = time.perf_counter() - start
-        if elapsed >= at_least:
-            return 1000 * elapsed / calls
-
-
-def measure(
-    case: str, queries: int, backward: bool, device: torch.device, rounds: int
-) -> Measurement:
-    """Gives the times of both backends for one case."""
-    value, locations, weights = make_inputs(queries, device, torch.float32)
-    inputs = [tensor.requires_grad_(backward) for tensor in (value, locations, weights)]
-    grad_output = torch.randn(1, queries, HEADS * CHANNELS, device=device)
-
-    def call() -> None:
-        output = ms_deform_attn(value, SPATIAL_SHAPES, locations, weights)
-        if backward:
-            torch.autograd.grad(output, inputs, grad_output)
-
-    times: dict[str, list[float]] = {"native": [], "torch": []}
-    for round_number in range(rounds + 1):
-        for name, history in times.items():
-            with use_backend(name):
-                elapsed = milliseconds(call, device)
-            if round_number > 0:  # the first round warms up
-                history.append(elapsed)
-    ratios = [slow / fast for slow, fast in zip(times["torch"], times["native"], strict=True)]
-    return Measurement(
-        case,
-        "forward + backward" if backward else "forward",
-        statistics.median(times["native"]),
-        statistics.median(times["torch"]),
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-    )
+_REPORT = "sparse_detr.benchmarking.operator_report"
+# Rows lie in a table as large as the values of one image in float32, in a small one that level 2
+# caches hold, and in one that no cache holds.
+_VALUE_BYTES = 17821 * 1024
+_TABLE_BYTES = (2**19, _VALUE_BYTES, 2**28)
+_CAPABILITIES = ("avx512", "avx2", "baseline")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -119,49 +61,191 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu", help="device to run on (default: cpu)")
-    parser.add_argument(
-        "--threads", type=int, default=None, help="CPU threads (default: as torch is set)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=7, help="measured rounds per case (default: 7)"
-    )
-    parser.add_argument("--json", type=Path, default=None, help="file to write the measurements to")
+    add = parser.add_argument
+    add("--device", default="cpu", help="device to run on (default: cpu)")
+    add("--threads", type=int, help="CPU threads (default: as torch is set)")
+    add("--dtype", default="float32", help="type of the values (default: float32)")
+    add("--capability", nargs="*", choices=_CAPABILITIES, default=[], metavar="SET",
+        help="CPU instructions to force, one or more of avx512, avx2, baseline; "
+        "each in processes of its own (default: the best, in this process)")  # fmt: skip
+    add("--operators", nargs="*", choices=OPERATORS, default=list(OPERATORS), metavar="NAME",
+        help=f"operators to measure (default: {', '.join(OPERATORS)})")  # fmt: skip
+    add("--queries", nargs="*", choices=QUERY_SETS, default=list(QUERY_SETS), metavar="SET",
+        help=f"sets of queries (default: {', '.join(QUERY_SETS)})")  # fmt: skip
+    add("--direction", choices=("forward", "backward", "both"), default="both",
+        help="forward alone, with backward, or both (default)")  # fmt: skip
+    add("--baseline-only", action="store_true",
+        help="leave out all ways but the baseline of each case: much faster")  # fmt: skip
+    add("--rounds", type=int, default=TimingPlan.rounds, help="rounds that count (default: 7)")
+    add("--block-seconds", type=float, default=TimingPlan.block_seconds,
+        help="least length of a block (default: 0.15)")  # fmt: skip
+    add("--patience", type=float, default=TimingPlan.patience_seconds, metavar="SECONDS",
+        help="how long each case may wait for others to be quiet (default: 10)")  # fmt: skip
+    add("--no-times", action="store_true", help="leave the times out")
+    add("--no-memory", action="store_true", help="leave peak memory out")
+    add("--no-rates", action="store_true", help="leave this machine's memory rates out")
+    add("--json", type=Path, help="file to write all measurements to")
+    add("--show", type=Path, nargs="+", metavar="FILE",
+        help="measure nothing: print the tables of such files")  # fmt: skip
+    add("--markdown", action="store_true", help="print the tables in Markdown")
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Prints the table; gives 1 where there is no compiled operator to measure."""
-    options = parse_arguments(arguments)
+def timing_plan(options: argparse.Namespace) -> TimingPlan:
+    """Gives how much to measure."""
+    return TimingPlan(
+        rounds=options.rounds,
+        block_seconds=options.block_seconds,
+        patience_seconds=options.patience,
+    )
+
+
+def selected(options: argparse.Namespace) -> Iterator[tuple[str, str, bool]]:
+    """Gives operator, queries and direction (backward or not) of what was asked for."""
+    wanted = {"forward": (False,), "backward": (True,), "both": (False, True)}[options.direction]
+    for operator, queries, backward in MEASURED:
+        if operator in options.operators and queries in options.queries:
+            for with_backward in directions(operator, backward):
+                if with_backward in wanted:
+                    yield operator, queries, with_backward
+
+
+def measure_times(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Gives a record for each measurement, as it is made."""
+    for operator, queries, backward in selected(options):
+        arguments = {
+            "operator": operator,
+            "queries": queries,
+            "backward": backward,
+            "device": options.device,
+            "dtype": options.dtype,
+            "threads": options.threads,
+            "plan": asdict(timing_plan(options)),
+            "baseline_only": options.baseline_only,
+        }
+        if not options.capability:
+            yield {**measure_operator(**arguments), "capability": own_capability(options.device)}
+        for capability in options.capability:
+            environment = {"SPARSE_DETR_CPU_CAPABILITY": capability}
+            record = call_in_fresh_process(f"{_REPORT}:measure_operator", arguments, environment)
+            yield {**record, "capability": capability}
+
+
+def own_capability(device: str) -> str | None:
+    """Gives the instructions that the operators chose by themselves; None on a GPU."""
+    return cpu_capability() if torch.device(device).type == "cpu" else None
+
+
+def measure_memory(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Gives peak memory of each case and of its baseline, each in a fresh process."""
+    baselines = {
+        "ms_deform_attn": "grid_sample (released)",
+        "ms_deform_attn_fused": "torch arithmetic + ms_deform_attn",
+        "sample_then_project": "F.linear + ms_deform_attn_fused",
+        "decoder_attention_map": "scatter_add (released)",
+    }
+    for operator, queries, backward in selected(options):
+        for candidate in (OURS, baselines.get(operator)):
+            if candidate is None:
+                continue
+            case = {
+                "operator": operator,
+                "queries": queries,
+                "backward": backward,
+                "candidate": candidate,
+                "device": options.device,
+                "dtype": options.dtype,
+                "threads": options.threads,
+            }
+            record = call_in_fresh_process(f"{_REPORT}:measure_peak", case, LIVE_MEMORY)
+            case["direction"] = WITH_BACKWARD if case.pop("backward") else FORWARD
+            yield {**case, "threads": options.threads or torch.get_num_threads(), **record}
+
+
+def measure_rates(options: argparse.Namespace) -> dict[str, Any]:
+    """Gives the rates of this machine's memory."""
     device = torch.device(options.device)
+    rates = measure_memory_rates(timer_for(device, timing_plan(options)), device, _TABLE_BYTES)
+    return {
+        "copy": asdict(rates.copy),
+        "gather": {str(size): asdict(spread) for size, spread in rates.gather.items()},
+        "reference_table_bytes": str(_VALUE_BYTES),
+    }
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Gives all measurements; prints each table row's case as it is made."""
+    device = torch.device(options.device)
+    threads = torch.get_num_threads()
+    _, missing = installed_peers(device.type)
+    report: dict[str, Any] = {
+        "machine": describe_machine(device),
+        "notes": [DisturbanceWatch.of_this_machine(threads).note, *missing],
+        "rates": None,
+        "operators": [],
+        "memory": [],
+    }
+    if not options.no_rates:
+        report["rates"] = measure_rates(options)
+    try:
+        for part, wanted, measure in (
+            ("operators", not options.no_times, measure_times),
+            ("memory", not options.no_memory, measure_memory),
+        ):
+            for record in measure(options) if wanted else ():
+                print(f"measured: {record['operator']}, {record['queries']}, "
+                      f"{record['direction']}", file=sys.stderr, flush=True)  # fmt: skip
+                report[part].append(record)
+                save(report, options)
+    except FreshProcessError as error:
+        # What was measured until here is worth keeping.
+        report["notes"].append(f"stopped: {error}")
+        print(error, file=sys.stderr)
+    return report
+
+
+def save(report: dict[str, Any], options: argparse.Namespace) -> None:
+    """Writes what was measured until now, if a file was asked for."""
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def show(reports: list[dict[str, Any]], markdown: bool) -> None:
+    """Prints the tables of one or more reports."""
+    for report in reports:
+        mark = "- " if markdown else ""
+        lines = [*machine_lines(report["machine"]), *report["notes"]]
+        print("\n".join(mark + line for line in lines), end="\n\n")
+    operators = [record for report in reports for record in report["operators"]]
+    memory = [record for report in reports for record in report["memory"]]
+    rates = [report["rates"] for report in reports if report["rates"]]
+    tables = []
+    if operators:
+        tables += [times_table(operators, markdown), kernel_table(operators, markdown)]
+    if rates:
+        tables.append(rates_table(rates[-1], operators, markdown))
+    if memory:
+        tables.append(memory_table(memory, markdown))
+    if any(record["device"] == "cpu" for record in operators):
+        tables.append(aims_table(operators, markdown))
+    print("\n\n".join(filter(None, tables)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures or shows; gives 1 where there is no compiled operator, or nothing was finished."""
+    options = parse_arguments(arguments)
+    if options.show:
+        show([json.loads(file.read_text()) for file in options.show], options.markdown)
+        return 0
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    print(describe_backend(device.type))
-    if backend_for(device.type) != "native":
+    if backend_for(torch.device(options.device).type) != "native":
         print("nothing to compare: build the extension first", file=sys.stderr)
         return 1
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, float32, {TOKENS} "
-        f"tokens"
-    )
-    print(
-        f"{'case':<20} {'what':<20} {'native ms':>10} {'torch ms':>10} {'ratio':>7} {'min':>7} "
-        f"{'max':>7}"
-    )
-    results = []
-    for case, queries in CASES.items():
-        for backward in (False, True):
-            result = measure(case, queries, backward, device, options.rounds)
-            results.append(result)
-            print(
-                f"{result.case:<20} {result.what:<20} {result.native_ms:>10.3f} "
-                f"{result.torch_ms:>10.3f} "
-                f"{result.ratio:>6.1f}x {result.ratio_min:>6.1f}x {result.ratio_max:>6.1f}x",
-                flush=True,
-            )
-    if options.json is not None:
-        options.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
-    return 0
+    report = run(options)
+    save(report, options)
+    show([report], options.markdown)
+    return 1 if any(note.startswith("stopped") for note in report["notes"]) else 0
 
 
 if __name__ == "__main__":

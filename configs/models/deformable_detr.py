@@ -47,6 +47,7 @@ model = L(TransformerDetector)(
         feedforward_dim=1024,
         dropout=0.1,
         checkpoint_activations=False,
+        project_after_sampling=None,
     ),
     proposal_projection=None,
     query_selection=L(LearnedQueries)(hidden_dim="${model.hidden_dim}", num_queries=300),
@@ -60,6 +61,7 @@ model = L(TransformerDetector)(
         dropout="${model.encoder.dropout}",
         refine_boxes=False,
         checkpoint_activations=False,
+        project_after_sampling=None,
     ),
     heads=L(DetectionHeads)(
         hidden_dim="${model.hidden_dim}",

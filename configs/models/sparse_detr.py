@@ -10,7 +10,9 @@ from .efficient_detr import model
 
 model.keep_ratio = 0.1
 model.token_scoring = L(ScoringNetwork)(
-    hidden_dim="${model.hidden_dim}", average_over_padding="${model.released_behaviour}"
+    hidden_dim="${model.hidden_dim}",
+    average_over_padding="${model.released_behaviour}",
+    checkpoint_activations=True,
 )
 model.token_selection = L(TopRhoSelection)(
     padding_competes="${model.released_behaviour}",

@@ -42,8 +42,10 @@ SPARSE_DETR_HOST_DEVICE scalar_t pixel_coordinate(scalar_t normalised, scalar_t 
 
 // Branch-free, so that a loop over points vectorises. The range test comes before the conversion to int: a float that
 // does not fit an int is undefined behaviour, and every comparison with NaN is false, which makes NaN "outside".
+// Cells at or beyond valid_width and valid_height do not exist: they are padding. A valid size may not exceed the size.
 template <typename scalar_t>
-SPARSE_DETR_HOST_DEVICE BilinearCell<scalar_t> locate_cell(scalar_t x, scalar_t y, int32_t width, int32_t height) {
+SPARSE_DETR_HOST_DEVICE BilinearCell<scalar_t> locate_cell(
+    scalar_t x, scalar_t y, int32_t width, int32_t height, int32_t valid_width, int32_t valid_height) {
   BilinearCell<scalar_t> cell;
   cell.inside = int32_t(x > scalar_t(-1)) & int32_t(y > scalar_t(-1)) & int32_t(x < scalar_t(width)) &
                 int32_t(y < scalar_t(height));
@@ -55,11 +57,17 @@ SPARSE_DETR_HOST_DEVICE BilinearCell<scalar_t> locate_cell(scalar_t x, scalar_t 
   cell.row = truncated_y - int32_t(safe_y < scalar_t(truncated_y));
   cell.fraction_x = safe_x - scalar_t(cell.column);
   cell.fraction_y = safe_y - scalar_t(cell.row);
-  cell.has_left = cell.inside & int32_t(cell.column >= 0);
-  cell.has_right = cell.inside & int32_t(cell.column < width - 1);
-  cell.has_top = int32_t(cell.row >= 0);
-  cell.has_bottom = int32_t(cell.row < height - 1);
+  cell.has_left = cell.inside & int32_t(cell.column >= 0) & int32_t(cell.column < valid_width);
+  cell.has_right = cell.inside & int32_t(cell.column < valid_width - 1);
+  cell.has_top = int32_t(cell.row >= 0) & int32_t(cell.row < valid_height);
+  cell.has_bottom = int32_t(cell.row < valid_height - 1);
   return cell;
+}
+
+// The same without padding.
+template <typename scalar_t>
+SPARSE_DETR_HOST_DEVICE BilinearCell<scalar_t> locate_cell(scalar_t x, scalar_t y, int32_t width, int32_t height) {
+  return locate_cell(x, y, width, height, width, height);
 }
 
 }  // namespace sparse_detr

@@ -1,206 +1,260 @@
-// The body of the CUDA kernels of ms_deform_attn: the work of one (image, query, head) by a group of lanes.
+// The bodies of the CUDA kernels of deformable attention: the work of one (image, query, head) by a group of lanes.
 //
-// Each lane owns kVector neighbouring channels of every block of group.size() * kVector channels. A sample's position
-// is loaded by one lane and handed to the others. `Group` is the warp on the device; a test gives it threads of the
-// host, so that the index arithmetic can be checked where there is no GPU. No torch header is needed.
+// Each lane owns kVector neighbouring channels of every block of group.size() * kVector channels. A sample is worked
+// out once, by one lane, and handed to the others. See lane_group_samples.h for `Group` and the kinds of `Samples`.
 #pragma once
 
-#include "../common/bilinear.h"
+#include "lane_group_samples.h"
 
 namespace sparse_detr {
 namespace lane_group {
 
-constexpr int kMaxLevels = 32;
-
-struct Level {
-  int32_t height;
-  int32_t width;
-  int64_t first_token;
+template <typename value_t, int kVector>
+struct alignas(sizeof(value_t) * kVector) Packed {
+  value_t at[kVector];
 };
 
-// Passed by value, in the constant memory of a kernel's parameters: no copy to the device, no wait for it.
-struct LevelTable {
-  Level level[kMaxLevels];
+// The rows of a sample's corners; zeros where there is none. All four loads are under way before one is used.
+template <typename value_t, int kVector>
+struct CornerRows {
+  Packed<value_t, kVector> at[4];
 };
 
-struct Sizes {
-  int64_t tokens;
-  int64_t heads;
-  int64_t channels;
-  int64_t queries;
-  int32_t levels;
-  int32_t points;
+template <typename value_t, int kVector>
+SPARSE_DETR_HOST_DEVICE CornerRows<value_t, kVector> load_rows(
+    const value_t* upper_left, int32_t column_step, int64_t row_step, int32_t corners) {
+  CornerRows<value_t, kVector> rows;
+  SPARSE_DETR_UNROLL
+  for (int corner = 0; corner < 4; ++corner) {
+    const value_t* row = upper_left + (corner & 1) * column_step + (corner >> 1) * row_step;
+    if (has_corner(corners, corner)) {
+      rows.at[corner] = *reinterpret_cast<const Packed<value_t, kVector>*>(row);
+    } else {
+      SPARSE_DETR_UNROLL
+      for (int v = 0; v < kVector; ++v) {
+        rows.at[corner].at[v] = value_t(0);
+      }
+    }
+  }
+  return rows;
+}
+
+// The level of a sample, for samples taken one after the other.
+class LevelWalk {
+ public:
+  SPARSE_DETR_HOST_DEVICE explicit LevelWalk(const Problem& problem)
+      : problem_(problem), width_(problem.levels.at(0).width), level_(0), point_(0) {}
+
+  SPARSE_DETR_HOST_DEVICE int32_t width() const { return width_; }
+
+  SPARSE_DETR_HOST_DEVICE void step() {
+    if (++point_ == problem_.points && ++level_ < problem_.num_levels) {
+      point_ = 0;
+      width_ = problem_.levels.at(level_).width;
+    }
+  }
+
+ private:
+  const Problem& problem_;
+  int32_t width_;
+  int32_t level_;
+  int32_t point_;
 };
 
-template <typename scalar_t, int kVector>
-struct alignas(sizeof(scalar_t) * kVector) Packed {
-  scalar_t at[kVector];
-};
-
-// Pixel position and weight of a sample.
-template <typename scalar_t>
-struct Sample {
-  scalar_t x;
-  scalar_t y;
-  scalar_t weight;
-};
-
-template <typename scalar_t>
-SPARSE_DETR_HOST_DEVICE Sample<scalar_t> load_sample(
-    const LevelTable& table, const Sizes& sizes, const scalar_t* locations, const scalar_t* attention, int32_t sample) {
-  const Level& level = table.level[sample / sizes.points];
-  return {
-      pixel_coordinate(locations[2 * sample], scalar_t(level.width)),
-      pixel_coordinate(locations[2 * sample + 1], scalar_t(level.height)), attention[sample]};
+template <typename real_t>
+SPARSE_DETR_HOST_DEVICE Sample<real_t> no_sample() {
+  return {real_t(0), real_t(0), real_t(0), 0, 0};
 }
 
-// Corner 0..3: upper left, upper right, lower left, lower right.
-template <typename scalar_t>
-SPARSE_DETR_HOST_DEVICE bool corner_exists(const BilinearCell<scalar_t>& cell, int corner) {
-  const int32_t column = (corner & 1) ? cell.has_right : cell.has_left;
-  const int32_t row = (corner & 2) ? cell.has_bottom : cell.has_top;
-  return (column & row) != 0;
+// The part of a sample's weight that falls on corners which can be read.
+template <typename real_t>
+SPARSE_DETR_HOST_DEVICE real_t readable_weight(const Sample<real_t>& sample) {
+  real_t share = real_t(0);
+  SPARSE_DETR_UNROLL
+  for (int corner = 0; corner < 4; ++corner) {
+    share += has_corner(sample.corners, corner) ? corner_share(sample, corner) : real_t(0);
+  }
+  return sample.weight * share;
 }
 
-template <typename scalar_t>
-SPARSE_DETR_HOST_DEVICE scalar_t corner_weight(const BilinearCell<scalar_t>& cell, int corner) {
-  const scalar_t x = (corner & 1) ? cell.fraction_x : scalar_t(1) - cell.fraction_x;
-  const scalar_t y = (corner & 2) ? cell.fraction_y : scalar_t(1) - cell.fraction_y;
-  return x * y;
-}
-
-SPARSE_DETR_HOST_DEVICE int64_t corner_token(const Level& level, int32_t column, int32_t row, int corner) {
-  return level.first_token + int64_t(row + (corner >> 1)) * level.width + (column + (corner & 1));
-}
-
-// Offset of the first channel of an item's head in the first token of its image.
-SPARSE_DETR_HOST_DEVICE int64_t head_offset(const Sizes& sizes, int64_t item) {
-  const int64_t head = item % sizes.heads;
-  const int64_t image = item / (sizes.heads * sizes.queries);
-  return (image * sizes.tokens * sizes.heads + head) * sizes.channels;
-}
-
-// Every lane of the group must call this with the same item; `live` false computes without storing.
-template <typename scalar_t, int kVector, typename Group>
+// Every lane of the group must call this with the same item; `live` false computes without storing. `weight_sum` is
+// null or receives, per item, the sum of weights over the corners that were read.
+template <typename value_t, int kVector, typename Samples, typename Group>
 SPARSE_DETR_HOST_DEVICE void forward_item(
-    const Group& group, const LevelTable& table, const Sizes& sizes, const scalar_t* value, const scalar_t* locations,
-    const scalar_t* attention, scalar_t* output, int64_t item, bool live) {
-  using Vector = Packed<scalar_t, kVector>;
-  const int32_t samples = sizes.levels * sizes.points;
-  const int64_t row_stride = sizes.heads * sizes.channels;
-  const scalar_t* head_values = value + head_offset(sizes, item);
-  locations += item * samples * 2;
-  attention += item * samples;
-  for (int64_t block = 0; block < sizes.channels; block += int64_t(group.size()) * kVector) {
-    const int64_t channel = block + int64_t(group.lane()) * kVector;
-    const bool has_channel = channel < sizes.channels;
-    Vector sum = {};
-    int32_t level_index = 0;
-    int32_t point = 0;
-    for (int32_t first = 0; first < samples; first += group.size()) {
-      const int32_t own = first + group.lane();
-      const Sample<scalar_t> loaded = own < samples ? load_sample(table, sizes, locations, attention, own)
-                                                    : Sample<scalar_t>{scalar_t(0), scalar_t(0), scalar_t(0)};
-      const int32_t count = samples - first < group.size() ? samples - first : group.size();
-      for (int32_t source = 0; source < count; ++source) {
-        const scalar_t x = group.broadcast(loaded.x, source);
-        const scalar_t y = group.broadcast(loaded.y, source);
-        const scalar_t weight = group.broadcast(loaded.weight, source);
-        const Level& level = table.level[level_index];
-        const BilinearCell<scalar_t> cell = locate_cell(x, y, level.width, level.height);
+    const Group& group, const Problem& problem, const typename Samples::Source& source, const value_t* value,
+    value_t* output, typename Samples::Real* weight_sum, int64_t index, bool live) {
+  using real_t = typename Samples::Real;
+  const Item item = find_item(problem, index);
+  const Samples samples(group, problem, source, item);
+  const int32_t count = samples_of(problem);
+  value += item.image * problem.value.image + item.head * problem.value.head;
+  SPARSE_DETR_KEEP_LOOP
+  for (int32_t block = 0; block < problem.channels; block += group.size() * kVector) {
+    const int32_t channel = block + group.lane() * kVector;
+    const bool has_channel = channel < problem.channels;
+    real_t sum[kVector] = {};
+    real_t own_weight_sum = real_t(0);
+    LevelWalk level(problem);
+    SPARSE_DETR_KEEP_LOOP
+    for (int32_t first = 0; first < count; first += group.size()) {
+      const int32_t own_index = first + group.lane();
+      const Sample<real_t> own = own_index < count ? samples.load(own_index) : no_sample<real_t>();
+      own_weight_sum += readable_weight(own);
+      const int32_t here = count - first < group.size() ? count - first : group.size();
+      SPARSE_DETR_KEEP_LOOP
+      for (int32_t lane = 0; lane < here; ++lane) {
+        const Sample<real_t> sample = broadcast_sample(group, own, lane);
+        const int32_t corners = has_channel ? sample.corners : 0;
+        const CornerRows<value_t, kVector> rows = load_rows<value_t, kVector>(
+            value + int64_t(sample.token) * problem.value.token + channel, problem.value.token,
+            int64_t(level.width()) * problem.value.token, corners);
         SPARSE_DETR_UNROLL
         for (int corner = 0; corner < 4; ++corner) {
-          if (has_channel && corner_exists(cell, corner)) {
-            const int64_t token = corner_token(level, cell.column, cell.row, corner);
-            const Vector row = *reinterpret_cast<const Vector*>(head_values + token * row_stride + channel);
-            const scalar_t factor = weight * corner_weight(cell, corner);
-            SPARSE_DETR_UNROLL
-            for (int v = 0; v < kVector; ++v) {
-              sum.at[v] += factor * row.at[v];
-            }
+          const real_t factor = has_corner(corners, corner) ? sample.weight * corner_share(sample, corner) : real_t(0);
+          SPARSE_DETR_UNROLL
+          for (int v = 0; v < kVector; ++v) {
+            sum[v] += factor * static_cast<real_t>(rows.at[corner].at[v]);
           }
         }
-        if (++point == sizes.points) {
-          point = 0;
-          ++level_index;
-        }
+        level.step();
       }
     }
     if (live && has_channel) {
-      *reinterpret_cast<Vector*>(output + item * sizes.channels + channel) = sum;
+      Packed<value_t, kVector> result;
+      SPARSE_DETR_UNROLL
+      for (int v = 0; v < kVector; ++v) {
+        result.at[v] = static_cast<value_t>(sum[v]);
+      }
+      *reinterpret_cast<Packed<value_t, kVector>*>(output + index * problem.channels + channel) = result;
+    }
+    if (weight_sum != nullptr && block == 0) {
+      own_weight_sum = group.sum(own_weight_sum);
+      if (live && group.lane() == 0) {
+        weight_sum[index] = own_weight_sum;
+      }
     }
   }
 }
 
-// Where the gradients of one call go.
-template <typename scalar_t>
-struct GradientPointers {
-  scalar_t* value;
-  scalar_t* locations;
-  scalar_t* attention;
+// What one backward call reads and writes beside the samples.
+template <typename value_t, typename real_t>
+struct BackwardPointers {
+  const value_t* grad_output;     // (B, Q, H * D)
+  const real_t* grad_weight_sum;  // (B, Q, H): gradient of what forward_item gives as weight_sum, or null: zero
+  const value_t* value;
+  real_t* grad_value;  // (B, N, value heads, D), zeros before the first item; null: another kernel's work
 };
 
-template <typename scalar_t>
-SPARSE_DETR_HOST_DEVICE void store_sample_gradients(
-    const GradientPointers<scalar_t>& gradients, const Level& level, const BilinearCell<scalar_t>& cell,
-    const scalar_t* dot, scalar_t weight, int64_t sample) {
-  const scalar_t right = cell.fraction_x;
-  const scalar_t lower = cell.fraction_y;
-  const scalar_t left = scalar_t(1) - right;
-  const scalar_t upper = scalar_t(1) - lower;
-  // The weight of a sample that counts as zero may be anything.
-  const scalar_t scale = cell.inside ? weight : scalar_t(0);
-  gradients.attention[sample] = upper * (left * dot[0] + right * dot[1]) + lower * (left * dot[2] + right * dot[3]);
-  gradients.locations[2 * sample] =
-      scale * scalar_t(level.width) * (upper * (dot[1] - dot[0]) + lower * (dot[3] - dot[2]));
-  gradients.locations[2 * sample + 1] =
-      scale * scalar_t(level.height) * (left * (dot[2] - dot[0]) + right * (dot[3] - dot[1]));
+// What the corners' dot products say about a sample.
+template <typename real_t>
+SPARSE_DETR_HOST_DEVICE SampleGradient<real_t> combine_dots(const Sample<real_t>& sample, const real_t* dot) {
+  const real_t right = sample.fraction_x;
+  const real_t lower = sample.fraction_y;
+  const real_t left = real_t(1) - right;
+  const real_t upper = real_t(1) - lower;
+  return {
+      sample.weight * (upper * (dot[1] - dot[0]) + lower * (dot[3] - dot[2])),
+      sample.weight * (left * (dot[2] - dot[0]) + right * (dot[3] - dot[1])),
+      upper * (left * dot[0] + right * dot[1]) + lower * (left * dot[2] + right * dot[3])};
 }
 
-// As forward_item. gradients.value must hold zeros before the first item; other items add to the same cells.
-template <typename scalar_t, int kVector, typename Group>
-SPARSE_DETR_HOST_DEVICE void backward_item(
-    const Group& group, const LevelTable& table, const Sizes& sizes, const scalar_t* grad_output, const scalar_t* value,
-    const scalar_t* locations, const scalar_t* attention, const GradientPointers<scalar_t>& gradients, int64_t item,
-    bool live) {
-  using Vector = Packed<scalar_t, kVector>;
-  const int32_t samples = sizes.levels * sizes.points;
-  const int64_t row_stride = sizes.heads * sizes.channels;
-  const int64_t base = head_offset(sizes, item);
-  const int64_t first_sample = item * samples;
-  for (int32_t i = 0; i < samples; ++i) {
-    const Level& level = table.level[i / sizes.points];
-    const Sample<scalar_t> sample =
-        load_sample(table, sizes, locations + first_sample * 2, attention + first_sample, i);
-    const BilinearCell<scalar_t> cell = locate_cell(sample.x, sample.y, level.width, level.height);
-    scalar_t dot[4] = {scalar_t(0), scalar_t(0), scalar_t(0), scalar_t(0)};
-    for (int64_t channel = int64_t(group.lane()) * kVector; channel < sizes.channels;
-         channel += int64_t(group.size()) * kVector) {
-      const Vector grad = *reinterpret_cast<const Vector*>(grad_output + item * sizes.channels + channel);
+// The share of one lane in the gradients of one sample.
+template <typename value_t, int kVector, typename real_t, typename Group>
+SPARSE_DETR_HOST_DEVICE SampleGradient<real_t> backward_sample(
+    const Group& group, const Problem& problem, const BackwardPointers<value_t, real_t>& pointers, const Item& item,
+    const Packed<value_t, kVector>& first_grad, const Sample<real_t>& sample, int32_t width, bool live) {
+  using Vector = Packed<value_t, kVector>;
+  const int32_t step = group.size() * kVector;
+  const int32_t first_channel = group.lane() * kVector;
+  const value_t* value = pointers.value + item.image * problem.value.image + item.head * problem.value.head;
+  const int32_t grad_head = problem.value_heads == 1 ? 0 : item.head;
+  const int32_t grad_step = problem.value_heads * problem.channels;
+  const int64_t grad_first = (item.image * problem.tokens + sample.token) * grad_step + grad_head * problem.channels;
+  const int32_t added_corners = live && pointers.grad_value != nullptr ? sample.corners : 0;
+  real_t dot[4] = {};
+  SPARSE_DETR_KEEP_LOOP
+  for (int32_t channel = first_channel; channel < problem.channels; channel += step) {
+    const Vector grad =
+        channel == first_channel
+            ? first_grad
+            : *reinterpret_cast<const Vector*>(pointers.grad_output + item.index * problem.channels + channel);
+    const CornerRows<value_t, kVector> rows = load_rows<value_t, kVector>(
+        value + int64_t(sample.token) * problem.value.token + channel, problem.value.token,
+        int64_t(width) * problem.value.token, sample.corners);
+    SPARSE_DETR_UNROLL
+    for (int corner = 0; corner < 4; ++corner) {
+      real_t product = real_t(0);
       SPARSE_DETR_UNROLL
-      for (int corner = 0; corner < 4; ++corner) {
-        if (corner_exists(cell, corner)) {
-          const int64_t offset = base + corner_token(level, cell.column, cell.row, corner) * row_stride + channel;
-          const Vector row = *reinterpret_cast<const Vector*>(value + offset);
-          const scalar_t factor = sample.weight * corner_weight(cell, corner);
-          SPARSE_DETR_UNROLL
-          for (int v = 0; v < kVector; ++v) {
-            dot[corner] += grad.at[v] * row.at[v];
-            if (live) {
-              group.add(gradients.value + offset + v, factor * grad.at[v]);
-            }
-          }
-        }
+      for (int v = 0; v < kVector; ++v) {
+        product += static_cast<real_t>(grad.at[v]) * static_cast<real_t>(rows.at[corner].at[v]);
       }
+      dot[corner] += has_corner(sample.corners, corner) ? product : real_t(0);
     }
     SPARSE_DETR_UNROLL
     for (int corner = 0; corner < 4; ++corner) {
-      dot[corner] = group.sum(dot[corner]);
-    }
-    if (live && group.lane() == 0) {
-      store_sample_gradients(gradients, level, cell, dot, sample.weight, first_sample + i);
+      if (has_corner(added_corners, corner)) {
+        const real_t factor = sample.weight * corner_share(sample, corner);
+        real_t change[kVector];
+        SPARSE_DETR_UNROLL
+        for (int v = 0; v < kVector; ++v) {
+          change[v] = factor * static_cast<real_t>(grad.at[v]);
+        }
+        const int64_t distance = int64_t((corner & 1) + (corner >> 1) * width) * grad_step;
+        group.add(pointers.grad_value + grad_first + distance + channel, change);
+      }
     }
   }
+  if (pointers.grad_weight_sum != nullptr && group.lane() == 0) {
+    const real_t upstream = pointers.grad_weight_sum[item.index];
+    SPARSE_DETR_UNROLL
+    for (int corner = 0; corner < 4; ++corner) {
+      dot[corner] += has_corner(sample.corners, corner) ? upstream : real_t(0);
+    }
+  }
+  return combine_dots(sample, dot);
+}
+
+// As forward_item. Other items add to the same cells of grad_value.
+template <typename value_t, int kVector, typename Samples, typename Group>
+SPARSE_DETR_HOST_DEVICE void backward_item(
+    const Group& group, const Problem& problem, const typename Samples::Source& source,
+    const typename Samples::Gradients& gradients, const BackwardPointers<value_t, typename Samples::Real>& pointers,
+    int64_t index, bool live) {
+  using real_t = typename Samples::Real;
+  using Vector = Packed<value_t, kVector>;
+  const Item item = find_item(problem, index);
+  const Samples samples(group, problem, source, item);
+  const int32_t count = samples_of(problem);
+  const int32_t first_channel = group.lane() * kVector;
+  Vector first_grad = {};
+  if (first_channel < problem.channels) {
+    first_grad = *reinterpret_cast<const Vector*>(pointers.grad_output + index * problem.channels + first_channel);
+  }
+  real_t total = real_t(0);
+  LevelWalk level(problem);
+  SPARSE_DETR_KEEP_LOOP
+  for (int32_t first = 0; first < count; first += group.size()) {
+    const int32_t own_index = first + group.lane();
+    const Sample<real_t> own = own_index < count ? samples.load(own_index) : no_sample<real_t>();
+    SampleGradient<real_t> own_gradient = {};
+    const int32_t here = count - first < group.size() ? count - first : group.size();
+    SPARSE_DETR_KEEP_LOOP
+    for (int32_t lane = 0; lane < here; ++lane) {
+      const Sample<real_t> sample = broadcast_sample(group, own, lane);
+      const SampleGradient<real_t> part =
+          backward_sample<value_t, kVector>(group, problem, pointers, item, first_grad, sample, level.width(), live);
+      const SampleGradient<real_t> whole{group.sum(part.x), group.sum(part.y), group.sum(part.weight)};
+      if (lane == group.lane()) {
+        own_gradient = whole;
+      }
+      level.step();
+    }
+    if (live && own_index < count) {
+      samples.store(gradients, own_index, own_gradient);
+    }
+    total += own.weight * own_gradient.weight;
+  }
+  samples.finish(group, gradients, total, live);
 }
 
 }  // namespace lane_group

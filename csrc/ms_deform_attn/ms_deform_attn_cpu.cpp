@@ -1,209 +1,238 @@
-// CPU backend of ms_deform_attn: checks, threads, and the choice of the vector width at run time.
-#include "ms_deform_attn.h"
-
+// CPU backend of ms_deform_attn and its fused form: checks, threads, memory.
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros_like.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <limits>
 #include <vector>
 
-#include "../common/argument_checks.h"
-#include "../common/cpu_capability.h"
-#include "cpu_kernel.h"
+#include "cpu_problem.h"
+#include "ms_deform_attn.h"
 
 namespace sparse_detr {
 namespace {
 
-using cpu_kernel::Gradients;
-using cpu_kernel::Problem;
-using cpu_kernel::Scratch;
-
 constexpr int64_t kQueriesPerTask = 16;
 
-// The entry points of one instruction set. Common head dimensions are compiled in, so that their loops unroll.
-#define SPARSE_DETR_ENTRY_POINTS(SUFFIX, TARGET, BYTES)                                                         \
-  template <typename scalar_t>                                                                                  \
-  TARGET void forward_##SUFFIX(                                                                                 \
-      const Problem<scalar_t>& problem, const Scratch<scalar_t>& scratch, scalar_t* output, int64_t begin,      \
-      int64_t end) {                                                                                            \
-    if (problem.channels == 32) {                                                                               \
-      cpu_kernel::forward_queries<scalar_t, BYTES, 32>(problem, scratch, output, begin, end);                   \
-    } else {                                                                                                    \
-      cpu_kernel::forward_queries<scalar_t, BYTES, 0>(problem, scratch, output, begin, end);                    \
-    }                                                                                                           \
-  }                                                                                                             \
-  template <typename scalar_t>                                                                                  \
-  TARGET void backward_##SUFFIX(                                                                                \
-      const Problem<scalar_t>& problem, const Scratch<scalar_t>& scratch, const Gradients<scalar_t>& gradients, \
-      int64_t begin, int64_t end) {                                                                             \
-    if (problem.channels == 32) {                                                                               \
-      cpu_kernel::backward_heads<scalar_t, BYTES, 32>(problem, scratch, gradients, begin, end);                 \
-    } else {                                                                                                    \
-      cpu_kernel::backward_heads<scalar_t, BYTES, 0>(problem, scratch, gradients, begin, end);                  \
-    }                                                                                                           \
-  }
+#define SPARSE_DETR_DISPATCH_VALUES(TYPE, NAME, ...) \
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, TYPE, NAME, __VA_ARGS__)
 
-SPARSE_DETR_ENTRY_POINTS(baseline, , 16)
-
-#if defined(__x86_64__)
-SPARSE_DETR_ENTRY_POINTS(avx2, __attribute__((target("avx2,fma"))), 32)
-SPARSE_DETR_ENTRY_POINTS(avx512, __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), 64)
-#endif
-
-template <typename scalar_t>
-void forward_range(
-    const Problem<scalar_t>& problem, const Scratch<scalar_t>& scratch, scalar_t* output, int64_t begin, int64_t end) {
-  switch (cpu_capability()) {
-#if defined(__x86_64__)
-    case CpuCapability::kAvx512:
-      return forward_avx512(problem, scratch, output, begin, end);
-    case CpuCapability::kAvx2:
-      return forward_avx2(problem, scratch, output, begin, end);
-#endif
-    default:
-      return forward_baseline(problem, scratch, output, begin, end);
-  }
+// Rows of a head side by side; a copy where they are not.
+at::Tensor with_even_channels(const at::Tensor& value) {
+  return value.size(3) == 1 || value.stride(3) == 1 ? value : value.contiguous();
 }
 
-template <typename scalar_t>
-void backward_range(
-    const Problem<scalar_t>& problem, const Scratch<scalar_t>& scratch, const Gradients<scalar_t>& gradients,
-    int64_t begin, int64_t end) {
-  switch (cpu_capability()) {
-#if defined(__x86_64__)
-    case CpuCapability::kAvx512:
-      return backward_avx512(problem, scratch, gradients, begin, end);
-    case CpuCapability::kAvx2:
-      return backward_avx2(problem, scratch, gradients, begin, end);
-#endif
-    default:
-      return backward_baseline(problem, scratch, gradients, begin, end);
-  }
-}
-
-// Level sizes and first tokens, repeated for every sample so that the loop over samples has no inner loop.
-class SampleLevels {
+// How to go through the queries. Maps that do not fit the second cache are gone through tile by tile where the queries
+// are the tokens, and their rows are asked for ahead of time where the queries are many.
+class Schedule {
  public:
-  SampleLevels(at::IntArrayRef spatial_shapes, int64_t points) {
-    int64_t first_token = 0;
-    for (size_t level = 0; level < spatial_shapes.size() / 2; ++level) {
-      const int64_t height = spatial_shapes[2 * level];
-      const int64_t width = spatial_shapes[2 * level + 1];
-      width_.insert(width_.end(), points, static_cast<int32_t>(width));
-      height_.insert(height_.end(), points, static_cast<int32_t>(height));
-      first_token_.insert(first_token_.end(), points, static_cast<int32_t>(first_token));
-      first_token += height * width;
+  Schedule(const DeformAttnSizes& sizes, at::IntArrayRef spatial_shapes, const at::Tensor& value)
+      : large_(sizes.tokens * sizes.heads * sizes.channels * value.element_size() > kCacheBytes),
+        fetch_ahead_(large_ && 2 * sizes.queries >= sizes.tokens) {
+    const bool fits = sizes.batch * sizes.tokens <= std::numeric_limits<int32_t>::max();
+    if (large_ && fits && sizes.queries == sizes.tokens) {
+      order_ = tile_order(spatial_shapes, sizes.batch);
     }
   }
 
-  template <typename scalar_t>
-  cpu_kernel::SampleTable<scalar_t> table() const {
-    return {static_cast<int64_t>(width_.size()), width_.data(), height_.data(), first_token_.data()};
-  }
+  const int32_t* order() const { return order_.empty() ? nullptr : order_.data(); }
+  bool fetch_ahead() const { return fetch_ahead_; }
 
  private:
-  std::vector<int32_t> width_;
-  std::vector<int32_t> height_;
-  std::vector<int32_t> first_token_;
+  static constexpr int64_t kCacheBytes = int64_t(1) << 21;
+  bool large_;
+  bool fetch_ahead_;
+  std::vector<int32_t> order_;
 };
 
-template <typename scalar_t>
-class ScratchMemory {
- public:
-  explicit ScratchMemory(int64_t samples) : indices_(12 * samples + 2), numbers_(14 * samples + 1) {
-    const int64_t corners = 4 * samples;
-    scratch_.token = indices_.data();
-    scratch_.kept_token = scratch_.token + corners;
-    scratch_.kept_corner = scratch_.kept_token + corners + 1;
-    scratch_.weight = numbers_.data();
-    scratch_.dot = scratch_.weight + corners;
-    scratch_.fraction_x = scratch_.dot + corners;
-    scratch_.fraction_y = scratch_.fraction_x + samples;
-    scratch_.kept_weight = scratch_.fraction_y + samples;
-  }
-  // The views point into this object.
-  ScratchMemory(const ScratchMemory&) = delete;
-  ScratchMemory& operator=(const ScratchMemory&) = delete;
-
-  const Scratch<scalar_t>& view() const { return scratch_; }
-
- private:
-  std::vector<int32_t> indices_;
-  std::vector<scalar_t> numbers_;
-  Scratch<scalar_t> scratch_;
-};
-
-template <typename scalar_t>
-Problem<scalar_t> make_problem(
-    const DeformAttnSizes& sizes, const SampleLevels& levels, const at::Tensor& value, const at::Tensor& locations,
-    const at::Tensor& attention) {
+template <typename value_t, typename scalar_t>
+cpu::AttentionProblem<Storage<value_t>, scalar_t> make_problem(
+    const DeformAttnSizes& sizes, const SampleLevels& levels, const cpu::Samples<scalar_t>& samples,
+    const at::Tensor& value, const Schedule& schedule) {
+  const auto* data = reinterpret_cast<const Storage<value_t>*>(value.const_data_ptr<value_t>());
   return {
-      sizes.tokens,
-      sizes.heads,
-      sizes.channels,
-      sizes.queries,
-      levels.table<scalar_t>(),
-      value.const_data_ptr<scalar_t>(),
-      locations.const_data_ptr<scalar_t>(),
-      attention.const_data_ptr<scalar_t>()};
+      {sizes.queries, sizes.heads, sizes.channels},
+      levels.table(),
+      samples,
+      {data, value.stride(0), value.stride(1), value.stride(2)},
+      schedule.order(),
+      schedule.fetch_ahead()};
+}
+
+// Makes the samples of a call for the number type of its kernels: located_samples or raw_samples on its tensors.
+template <typename MakeSamples>
+at::Tensor forward(
+    const DeformAttnSizes& sizes, const at::Tensor& value, at::IntArrayRef spatial_shapes,
+    const std::optional<at::Tensor>& valid_sizes, MakeSamples make_samples) {
+  const at::Tensor values = with_even_channels(value);
+  const auto compute = values.options().dtype(coordinate_type(value.scalar_type()));
+  at::Tensor output = at::empty({sizes.batch, sizes.queries, sizes.heads * sizes.channels}, compute);
+  const SampleLevels levels(spatial_shapes, sizes.points, valid_sizes);
+  const Schedule schedule(sizes, spatial_shapes, values);
+  SPARSE_DETR_DISPATCH_VALUES(values.scalar_type(), "ms_deform_attn_cpu", [&] {
+    using number_t = Compute<scalar_t>;
+    const auto problem = make_problem<scalar_t, number_t>(sizes, levels, make_samples(number_t()), values, schedule);
+    const auto& kernels = cpu::attention_kernels<Storage<scalar_t>, number_t>();
+    const int64_t bytes = cpu::sample_kernels<number_t>().scratch_bytes(problem.table.samples);
+    number_t* result = output.mutable_data_ptr<number_t>();
+    at::parallel_for(0, sizes.batch * sizes.queries, kQueriesPerTask, [&](int64_t begin, int64_t end) {
+      const ThreadMemory memory(bytes);
+      kernels.forward(problem, result, memory.data(), begin, end);
+    });
+  });
+  return output.to(value.scalar_type());
+}
+
+struct Gradients {
+  at::Tensor value;
+  at::Tensor points;
+  at::Tensor weights;
+};
+
+template <typename MakeSamples>
+Gradients backward(
+    const DeformAttnSizes& sizes, const at::Tensor& grad_output, const at::Tensor& value,
+    at::IntArrayRef spatial_shapes, const std::optional<at::Tensor>& valid_sizes, const at::Tensor& points,
+    const at::Tensor& weights, MakeSamples make_samples) {
+  const at::Tensor values = with_even_channels(value);
+  const at::ScalarType compute = coordinate_type(value.scalar_type());
+  const at::Tensor grads = grad_output.to(compute).contiguous();
+  at::Tensor grad_value = at::zeros(values.sizes(), values.options().dtype(compute));
+  at::Tensor grad_points = at::empty(points.sizes(), points.options());
+  at::Tensor grad_weights = at::empty(weights.sizes(), weights.options());
+  const SampleLevels levels(spatial_shapes, sizes.points, valid_sizes);
+  const Schedule schedule(sizes, spatial_shapes, values);
+  SPARSE_DETR_DISPATCH_VALUES(values.scalar_type(), "ms_deform_attn_backward_cpu", [&] {
+    using number_t = Compute<scalar_t>;
+    const auto problem = make_problem<scalar_t, number_t>(sizes, levels, make_samples(number_t()), values, schedule);
+    const auto& kernels = cpu::attention_kernels<Storage<scalar_t>, number_t>();
+    const int64_t bytes = cpu::sample_kernels<number_t>().scratch_bytes(problem.table.samples);
+    const cpu::AttentionGradients<number_t> gradients{
+        grads.const_data_ptr<number_t>(), grad_value.mutable_data_ptr<number_t>(), sizes.tokens,
+        grad_points.mutable_data_ptr<number_t>(), grad_weights.mutable_data_ptr<number_t>()};
+    at::parallel_for(0, sizes.batch * sizes.heads, 1, [&](int64_t begin, int64_t end) {
+      const ThreadMemory memory(bytes);
+      kernels.backward(problem, gradients, memory.data(), begin, end);
+    });
+  });
+  return {grad_value.to(value.scalar_type()), grad_points, grad_weights};
 }
 
 }  // namespace
 
 at::Tensor ms_deform_attn_cpu(
     const at::Tensor& value, at::IntArrayRef spatial_shapes, const at::Tensor& sampling_locations,
-    const at::Tensor& attention_weights) {
+    const at::Tensor& attention_weights, const std::optional<at::Tensor>& valid_sizes) {
   const DeformAttnSizes sizes =
-      check_deform_attn("ms_deform_attn", value, spatial_shapes, sampling_locations, attention_weights);
-  const at::Tensor values = value.contiguous();
-  const at::Tensor locations = sampling_locations.contiguous();
-  const at::Tensor attention = attention_weights.contiguous();
-  at::Tensor output = at::empty({sizes.batch, sizes.queries, sizes.heads * sizes.channels}, values.options());
-  const SampleLevels levels(spatial_shapes, sizes.points);
-  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "ms_deform_attn_cpu", [&] {
-    const Problem<scalar_t> problem = make_problem<scalar_t>(sizes, levels, values, locations, attention);
-    scalar_t* result = output.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, sizes.batch * sizes.queries, kQueriesPerTask, [&](int64_t begin, int64_t end) {
-      const ScratchMemory<scalar_t> memory(problem.table.samples);
-      forward_range(problem, memory.view(), result, begin, end);
-    });
+      check_deform_attn("ms_deform_attn", value, spatial_shapes, sampling_locations, attention_weights, valid_sizes);
+  const at::Tensor locations = with_even_queries(sampling_locations);
+  const at::Tensor weights = with_even_queries(attention_weights);
+  return forward(sizes, value, spatial_shapes, valid_sizes, [&](auto number) {
+    return located_samples<decltype(number)>(locations, weights);
   });
-  return output;
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_backward_cpu(
     const at::Tensor& grad_output, const at::Tensor& value, at::IntArrayRef spatial_shapes,
-    const at::Tensor& sampling_locations, const at::Tensor& attention_weights) {
+    const at::Tensor& sampling_locations, const at::Tensor& attention_weights,
+    const std::optional<at::Tensor>& valid_sizes) {
   constexpr const char* kOp = "ms_deform_attn_backward";
-  const DeformAttnSizes sizes = check_deform_attn(kOp, value, spatial_shapes, sampling_locations, attention_weights);
+  const DeformAttnSizes sizes =
+      check_deform_attn(kOp, value, spatial_shapes, sampling_locations, attention_weights, valid_sizes);
   check_grad_output(kOp, grad_output, value, sizes);
-  const at::Tensor grads = grad_output.contiguous();
-  const at::Tensor values = value.contiguous();
-  const at::Tensor locations = sampling_locations.contiguous();
-  const at::Tensor attention = attention_weights.contiguous();
-  at::Tensor grad_value = at::zeros_like(values);
-  at::Tensor grad_locations = at::empty_like(locations);
-  at::Tensor grad_attention = at::empty_like(attention);
+  const at::Tensor locations = with_even_queries(sampling_locations);
+  const at::Tensor weights = with_even_queries(attention_weights);
+  const Gradients gradients = backward(
+      sizes, grad_output, value, spatial_shapes, valid_sizes, locations, weights,
+      [&](auto number) { return located_samples<decltype(number)>(locations, weights); });
+  return {gradients.value, gradients.points, gradients.weights};
+}
+
+at::Tensor ms_deform_attn_fused_cpu(
+    const at::Tensor& value, at::IntArrayRef spatial_shapes, const at::Tensor& reference_points,
+    const at::Tensor& sampling_offsets, const at::Tensor& attention_logits,
+    const std::optional<at::Tensor>& valid_sizes) {
+  const DeformAttnSizes sizes = check_fused(
+      "ms_deform_attn_fused", value, spatial_shapes, reference_points, sampling_offsets, attention_logits, valid_sizes);
+  const at::Tensor reference = reference_points.contiguous();
+  const at::Tensor offsets = with_even_queries(sampling_offsets);
+  const at::Tensor logits = with_even_queries(attention_logits);
+  return forward(sizes, value, spatial_shapes, valid_sizes, [&](auto number) {
+    return raw_samples<decltype(number)>(reference, offsets, logits);
+  });
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> ms_deform_attn_fused_backward_cpu(
+    const at::Tensor& grad_output, const at::Tensor& value, at::IntArrayRef spatial_shapes,
+    const at::Tensor& reference_points, const at::Tensor& sampling_offsets, const at::Tensor& attention_logits,
+    const std::optional<at::Tensor>& valid_sizes) {
+  constexpr const char* kOp = "ms_deform_attn_fused_backward";
+  const DeformAttnSizes sizes =
+      check_fused(kOp, value, spatial_shapes, reference_points, sampling_offsets, attention_logits, valid_sizes);
+  check_grad_output(kOp, grad_output, value, sizes);
+  const at::Tensor reference = reference_points.contiguous();
+  const at::Tensor offsets = with_even_queries(sampling_offsets);
+  const at::Tensor logits = with_even_queries(attention_logits);
+  const Gradients gradients = backward(
+      sizes, grad_output, value, spatial_shapes, valid_sizes, offsets, logits,
+      [&](auto number) { return raw_samples<decltype(number)>(reference, offsets, logits); });
   const SampleLevels levels(spatial_shapes, sizes.points);
-  AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "ms_deform_attn_backward_cpu", [&] {
-    const Problem<scalar_t> problem = make_problem<scalar_t>(sizes, levels, values, locations, attention);
-    const Gradients<scalar_t> gradients{
-        grads.const_data_ptr<scalar_t>(), grad_value.mutable_data_ptr<scalar_t>(),
-        grad_locations.mutable_data_ptr<scalar_t>(), grad_attention.mutable_data_ptr<scalar_t>()};
-    at::parallel_for(0, sizes.batch * sizes.heads, 1, [&](int64_t begin, int64_t end) {
-      const ScratchMemory<scalar_t> memory(problem.table.samples);
-      backward_range(problem, memory.view(), gradients, begin, end);
+  const at::Tensor grad_reference = reference_gradient_cpu(sizes, levels, reference, offsets, logits, gradients.points);
+  return {gradients.value, grad_reference, gradients.points, gradients.weights};
+}
+
+at::Tensor reference_gradient_cpu(
+    const DeformAttnSizes& sizes, const SampleLevels& levels, const at::Tensor& reference, const at::Tensor& offsets,
+    const at::Tensor& logits, const at::Tensor& grad_points) {
+  at::Tensor grad_reference = at::empty(reference.sizes(), reference.options());
+  AT_DISPATCH_FLOATING_TYPES(reference.scalar_type(), "reference_gradient_cpu", [&] {
+    const auto samples = raw_samples<scalar_t>(reference, offsets, logits);
+    const auto& kernels = cpu::sample_kernels<scalar_t>();
+    const cpu::SampleTable table = levels.table();
+    scalar_t* points = grad_points.mutable_data_ptr<scalar_t>();
+    scalar_t* result = grad_reference.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, sizes.batch * sizes.queries, kQueriesPerTask, [&](int64_t begin, int64_t end) {
+      const ThreadMemory memory(kernels.scratch_bytes(table.samples));
+      kernels.reference_gradients(table, samples, sizes.heads, points, result, memory.data(), begin, end);
     });
   });
-  return {grad_value, grad_locations, grad_attention};
+  return grad_reference;
+}
+
+std::tuple<at::Tensor, at::Tensor> deform_attn_sampling_cpu(
+    const at::Tensor& reference_points, const at::Tensor& sampling_offsets, const at::Tensor& attention_logits,
+    at::IntArrayRef spatial_shapes) {
+  const DeformAttnSizes sizes =
+      check_sampling("deform_attn_sampling", reference_points, sampling_offsets, attention_logits, spatial_shapes);
+  const at::Tensor reference = reference_points.contiguous();
+  const at::Tensor offsets = with_even_queries(sampling_offsets);
+  const at::Tensor logits = with_even_queries(attention_logits);
+  at::Tensor locations = at::empty(offsets.sizes(), offsets.options());
+  at::Tensor weights = at::empty(logits.sizes(), logits.options());
+  const SampleLevels levels(spatial_shapes, sizes.points);
+  AT_DISPATCH_FLOATING_TYPES(reference.scalar_type(), "deform_attn_sampling_cpu", [&] {
+    const auto samples = raw_samples<scalar_t>(reference, offsets, logits);
+    const auto& kernels = cpu::sample_kernels<scalar_t>();
+    const cpu::SampleTable table = levels.table();
+    scalar_t* points = locations.mutable_data_ptr<scalar_t>();
+    scalar_t* numbers = weights.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, sizes.batch * sizes.queries, kQueriesPerTask, [&](int64_t begin, int64_t end) {
+      const ThreadMemory memory(kernels.scratch_bytes(table.samples));
+      kernels.locations(table, samples, sizes.heads, points, numbers, memory.data(), begin, end);
+    });
+  });
+  return {locations, weights};
 }
 
 TORCH_LIBRARY_IMPL(sparse_detr, CPU, m) {
   m.impl("ms_deform_attn", &ms_deform_attn_cpu);
   m.impl("ms_deform_attn_backward", &ms_deform_attn_backward_cpu);
+  m.impl("ms_deform_attn_fused", &ms_deform_attn_fused_cpu);
+  m.impl("ms_deform_attn_fused_backward", &ms_deform_attn_fused_backward_cpu);
+  m.impl("deform_attn_sampling", &deform_attn_sampling_cpu);
 }
 
 }  // namespace sparse_detr

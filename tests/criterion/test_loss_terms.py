@@ -84,3 +84,13 @@ def test_no_matched_pair_gives_zero_with_a_gradient_path():
     loss = box_l1_sum(boxes[:0], torch.zeros(0, 4)) + giou_sum(boxes[:0], torch.zeros(0, 4))
     loss.backward()
     assert loss.item() == 0 and (boxes.grad == 0).all()
+
+
+@pytest.mark.parametrize("term", [box_l1_sum, giou_sum])
+def test_sections_are_summed_apart(term):
+    boxes, targets = (0.2 + 0.3 * torch.rand(7, 4).double() for _ in range(2))
+    sections = [3, 0, 4]
+    parts = zip(boxes.split(sections), targets.split(sections), strict=True)
+    expected = torch.stack([term(*part) for part in parts])
+    torch.testing.assert_close(term(boxes, targets, sections), expected)
+    torch.testing.assert_close(term(boxes, targets), expected.sum())

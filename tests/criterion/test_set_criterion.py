@@ -4,10 +4,17 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparse_detr.criterion import NonFinitePredictionError, SetCriterion, supervised_stages
+from small_tokens import kept, sampling_at
+from sparse_detr.criterion import (
+    NonFinitePredictionError,
+    SetCriterion,
+    TokenScoringLoss,
+    supervised_stages,
+)
 from sparse_detr.matcher import HungarianMatcher
-from sparse_detr.structures import Predictions, Targets
+from sparse_detr.structures import Predictions, Targets, TokenSelection
 from stage_outputs import output_of, random_predictions, random_targets
 
 KINDS = ("loss_class", "loss_bbox", "loss_giou")
@@ -210,3 +217,50 @@ def test_half_precision_predictions_are_weighed_in_float32():
     got = run(output_of(Predictions(half, boxes)), targets).terms
     for kind, value in run(output_of(Predictions(half.float(), boxes)), targets).terms.items():
         assert torch.equal(got[kind], value)
+
+
+class WaitingOperators(TorchDispatchMode):
+    """Records the operators for which the host waits, whatever they read."""
+
+    names = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        by_mask = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if by_mask or name.startswith(self.names):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_host_waits_once_for_the_check_and_once_for_the_costs(monkeypatch):
+    """However many stages and images there are."""
+    mask = torch.rand(3, 8) < 0.7
+    first = random_predictions(3, 8)
+    output = output_of(
+        *(random_predictions(3, 4) for _ in range(4)),
+        first_stage=Predictions(first.logits, first.boxes_cxcywh, mask),
+        auxiliary=[random_predictions(3, 5), random_predictions(3, 5)],
+        selection=TokenSelection(
+            (kept([[0, 1], [2, 3], [4, 5]], (2, 1, 2)),), torch.randn(3, 12).double()
+        ),
+        sampling=[sampling_at(torch.rand(3, 9, 2).double(), torch.rand(3, 9).double())],
+    )
+    targets = random_targets([2, 0, 5])
+    waits = []
+    for name in ("cpu", "tolist", "item", "numpy", "__bool__"):
+        original = getattr(torch.Tensor, name)
+
+        def waiting(tensor, name=name, original=original):
+            waits.append(name)
+            return original(tensor)
+
+        monkeypatch.setattr(torch.Tensor, name, waiting)
+    with WaitingOperators() as operators:
+        result = run(output, targets, token_scoring=TokenScoringLoss())
+    assert sorted(waits) == ["cpu", "numpy", "tolist"]  # the costs are on the host as .numpy()
+    assert operators.found == []
+    assert len(result.matches) == 7

@@ -178,7 +178,13 @@ def toy_arguments(
     resume: bool = False, eval_only: bool = False, overrides: Sequence[str] = ()
 ) -> argparse.Namespace:
     """Gives the part of the command line that a session reads."""
-    return argparse.Namespace(resume=resume, eval_only=eval_only, overrides=list(overrides))
+    return argparse.Namespace(
+        resume=resume,
+        eval_only=eval_only,
+        optimize=None,
+        compile=False,
+        overrides=list(overrides),
+    )
 
 
 def run_toy(config: DictConfig, **arguments: Any) -> dict[str, dict[str, float]]:

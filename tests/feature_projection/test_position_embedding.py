@@ -1,11 +1,13 @@
 """Sine positions, level embedding and padding of the tokens."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
 
-from sparse_detr.feature_projection import PositionEmbedding, padding_mask
+from sparse_detr.feature_projection import PositionEmbedding
 from sparse_detr.structures import FeatureMaps
 
 SHAPE = (4, 6)
@@ -68,9 +70,9 @@ def test_tokens_are_the_cells_row_by_row_without_position():
 
 
 def test_the_mask_marks_everything_outside_the_rectangle():
-    mask = padding_mask((3, 4), [(2, 3), (3, 4)], torch.device("cpu"))
-    assert mask[0].tolist() == [[False] * 3 + [True]] * 2 + [[True] * 4]
-    assert not mask[1].any()
+    first, second = tokens([(2, 3), (4, 6)]).padding_mask.view(2, *SHAPE)
+    assert first.tolist() == [[False] * 3 + [True] * 3] * 2 + [[True] * 6] * 2
+    assert not second.any()
 
 
 def test_counts_are_the_tokens_outside_the_padding():
@@ -82,7 +84,9 @@ def test_counts_are_the_tokens_outside_the_padding():
 def test_half_precision_maps_get_positions_in_float32():
     maps = torch.zeros(1, 8, *SHAPE, dtype=torch.bfloat16)
     got = PositionEmbedding(8, 1)(FeatureMaps((maps,), (((2, 3),),)))
-    assert got.position.dtype == torch.float32 and got.valid_sizes.dtype == torch.float32
+    assert (
+        got.position.dtype == got.valid_ratios.dtype == got.geometry.centres.dtype == torch.float32
+    )
 
 
 def test_a_width_that_sine_and_cosine_of_two_axes_cannot_share_is_refused():
@@ -93,3 +97,104 @@ def test_a_width_that_sine_and_cosine_of_two_axes_cannot_share_is_refused():
 def test_a_wrong_number_of_levels_is_refused():
     with pytest.raises(ValueError, match="num_levels=2 levels, got 1"):
         PositionEmbedding(8, 2)(FeatureMaps((torch.zeros(1, 8, *SHAPE),), ((SHAPE,),)))
+
+
+VALID = (((2, 3), (1, 2)), (SHAPE, (2, 3)))
+
+
+def maps_of(valid=VALID, shapes=(SHAPE, (2, 3)), **options):
+    return FeatureMaps(tuple(torch.randn(len(valid), 8, *s, **options) for s in shapes), valid)
+
+
+@pytest.mark.parametrize("valid", [VALID, VALID[:1], ((SHAPE, (2, 3)),) * 2])
+@pytest.mark.parametrize("encode_padding", [False, True])
+def test_positions_of_some_tokens_are_those_of_all_of_them(valid, encode_padding):
+    got = PositionEmbedding(8, 2, encode_padding)(maps_of(valid))
+    indices = torch.stack([torch.randperm(30)[:5] for _ in valid])
+    for image, rows in enumerate(indices):
+        assert torch.equal(got.positions.of(indices)[image], got.position[image, rows])
+
+
+@pytest.mark.parametrize("valid", [VALID, ((SHAPE, (2, 3)),)])
+def test_a_product_with_rows_and_columns_is_one_with_the_positions_wherever_no_padding_is(valid):
+    got = PositionEmbedding(8, 2).double()(maps_of(valid, dtype=torch.float64))
+    weight = torch.randn(5, 8).double()
+    levels = [p.expand(len(valid), -1, -1, -1) for p in got.positions.projected(weight)]
+    product = torch.cat([p.flatten(1, 2) for p in levels], dim=1)
+    expected, own = torch.nn.functional.linear(got.position, weight), ~got.padding_mask
+    torch.testing.assert_close(product[own], expected[own], rtol=0, atol=1e-14)
+
+
+def test_the_level_embedding_gets_the_gradient_of_every_use():
+    embedding = PositionEmbedding(8, 2).double()
+    got = embedding(maps_of(dtype=torch.float64))
+    indices, weight = torch.tensor([[3, 25], [0, 29]]), torch.randn(5, 8).double()
+    for part in (
+        got.position,
+        got.positions.of(indices),
+        torch.cat([p.flatten(0, 2) for p in got.positions.projected(weight)]),
+    ):
+        (gradient,) = torch.autograd.grad(part.sum(), embedding.level_embed, retain_graph=True)
+        assert (gradient != 0).all()
+
+
+def test_equal_shapes_share_their_constants_and_others_do_not():
+    embedding = PositionEmbedding(8, 2)
+    first, second = embedding(maps_of()), embedding(maps_of())
+    assert first.geometry is second.geometry
+    assert first.positions.tables is second.positions.tables
+    assert first.geometry.proposals[0] is second.geometry.proposals[0]
+    assert embedding(maps_of(VALID[::-1])).geometry is not first.geometry
+    assert embedding(maps_of(VALID[:1])).geometry is not first.geometry
+    assert embedding.double()(maps_of()).geometry is not first.geometry
+
+
+def test_positions_follow_the_level_embedding_and_the_switch_although_constants_are_kept():
+    embedding = PositionEmbedding(8, 2)
+    before = embedding(maps_of()).position
+    with torch.no_grad():
+        embedding.level_embed += 1
+    torch.testing.assert_close(embedding(maps_of()).position, before + 1)
+    embedding.encode_padding = True
+    own = ~embedding(maps_of()).padding_mask
+    assert not torch.allclose(embedding(maps_of()).position[~own], before[~own] + 1)
+    torch.testing.assert_close(embedding(maps_of()).position[own], before[own] + 1)
+
+
+def test_constants_made_in_inference_mode_serve_a_training_step():
+    embedding = PositionEmbedding(8, 2)
+    with torch.inference_mode():
+        warm = embedding(maps_of())
+        made = [warm.position, warm.reference_points(), *warm.geometry.proposals]
+        assert made[0].is_inference()
+    tokens = embedding(maps_of())
+    assert tokens.geometry is warm.geometry
+    geometry, tables = tokens.geometry, tokens.positions.tables
+    constants = [geometry.valid_sizes, geometry.padding_mask, geometry.centres, geometry.cells[0]]
+    constants += [geometry.reference_points, *geometry.proposals, tables.rows, tables.columns]
+    assert not any(constant.is_inference() for constant in constants)
+    weight = torch.randn(5, 8, requires_grad=True)
+    sum(p.sum() for p in tokens.positions.projected(weight)).backward()
+    assert weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_starts_with_constants_of_its_own(copied):
+    embedding = PositionEmbedding(8, 2)
+    tokens = embedding(maps_of())
+    again = copied(embedding)(maps_of())
+    assert again.geometry is not tokens.geometry
+    assert torch.equal(again.position, tokens.position)
+
+
+def test_a_traced_call_keeps_nothing_and_gives_the_same():
+    embedding, maps = PositionEmbedding(8, 2), maps_of()
+
+    def run(first, second):
+        tokens = embedding(FeatureMaps((first, second), VALID))
+        return tokens.position, tokens.reference_points(), tokens.geometry.proposals[0]
+
+    traced = torch.compile(run, backend="eager", fullgraph=True)(*maps.maps)
+    assert len(embedding._constants) == 0
+    for got, expected in zip(traced, run(*maps.maps), strict=True):
+        torch.testing.assert_close(got, expected)

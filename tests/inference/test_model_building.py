@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from builders import small_config, small_detector
+from builders import batch, small_config, small_detector
 from sparse_detr.engine.errors import UserError
-from sparse_detr.inference import build_model_for_inference
+from sparse_detr.inference import OptimizedDetector, build_model_for_inference
 
 
 def saved(path: Path, content: dict) -> Path:
@@ -41,6 +41,28 @@ def test_the_moving_average_is_preferred_where_there_is_one(tmp_path: Path) -> N
 def test_keep_ratio_replaces_that_of_the_config() -> None:
     model = build_model_for_inference(small_config(), None, "cpu", keep_ratio=0.9)
     assert model.keep_ratio == 0.9
+
+
+def test_an_optimised_detector_has_the_weights_and_the_keep_ratio_that_were_asked_for(
+    tmp_path: Path,
+) -> None:
+    weights = saved(tmp_path / "model.pth", {"model": small_detector().state_dict()})
+    plain = build_model_for_inference(small_config(), weights, "cpu", keep_ratio=0.9)
+    model = build_model_for_inference(
+        small_config(), weights, "cpu", keep_ratio=0.9, optimize="exact"
+    )
+    assert isinstance(model, OptimizedDetector) and not isinstance(plain, OptimizedDetector)
+    assert model.keep_ratio == 0.9
+    inputs = batch([(64, 96)])
+    with torch.no_grad():
+        (expected,) = plain(inputs)
+    (found,) = model(inputs)
+    torch.testing.assert_close(found["instances"].scores, expected["instances"].scores)
+
+
+def test_an_unknown_precision_is_a_user_error() -> None:
+    with pytest.raises(UserError, match=r"optimize: precision must be one of exact, .* 'fast'"):
+        build_model_for_inference(small_config(), None, "cpu", optimize="fast")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Deformable attention as an operator of torch: checks, registration, compilation, CUDA."""
+"""Deformable attention as an operator of torch: checks, registration, compilation."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from deform_attn_inputs import Shapes, away_from_kinks, make_inputs, output_and_gradients
+from deform_attn_inputs import Shapes, make_inputs
 from torch import Tensor
 
 from sparse_detr.layers.backend import extension_status, use_backend
@@ -16,11 +16,6 @@ needs_native = pytest.mark.skipif(
     not extension_status.loaded,
     reason=f"the compiled operators are not there: {extension_status.problem}",
 )
-needs_gpu = pytest.mark.skipif(
-    not (torch.cuda.is_available() and extension_status.with_cuda),
-    reason="needs a CUDA device and an extension built with CUDA",
-)
-
 OPCHECKS = (
     "test_schema",
     "test_autograd_registration",
@@ -170,52 +165,3 @@ def test_double_backward_is_refused() -> None:
         (gradient,) = torch.autograd.grad(output.square().sum(), value, create_graph=True)
         with pytest.raises(RuntimeError, match="cannot be differentiated again"):
             gradient.sum().backward()
-
-
-@pytest.mark.gpu
-@needs_gpu
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("channels", [1, 7, 8, 30, 32, 64, 256])
-def test_cuda_gives_what_the_cpu_gives(dtype: torch.dtype, channels: int) -> None:
-    shapes: Shapes = [(13, 17), (6, 8), (3, 4), (1, 2)]
-    value, locations, weights = make_inputs(
-        shapes, batch=3, queries=101, heads=3, channels=channels, dtype=dtype
-    )
-    locations = away_from_kinks(locations, shapes)
-    locations[0, 0, 0, 0, 0, 0] = float("nan")
-    locations[1, 3, 2, 1, 1, 1] = 1e30
-    grad = torch.randn(3, 101, 3 * channels, dtype=dtype)
-    inputs = (value, locations, weights, grad)
-    with use_backend("native"):
-        expected, got = (
-            output_and_gradients(ms_deform_attn, v.to(d), shapes, p.to(d), w.to(d), g.to(d))
-            for d in ("cpu", "cuda")
-            for v, p, w, g in [inputs]
-        )
-    tolerance = 1e-10 if dtype == torch.float64 else 1e-3
-    for one, two in zip(got, expected, strict=True):
-        torch.testing.assert_close(one.cpu(), two, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.gpu
-@needs_gpu
-def test_cuda_backward_says_that_it_is_not_deterministic() -> None:
-    value, locations, weights = (tensor.cuda() for tensor in make_inputs(SHAPES))
-    value.requires_grad_()
-    output = ms_deform_attn(value, SHAPES, locations, weights)
-    torch.use_deterministic_algorithms(True)
-    try:
-        with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
-            output.sum().backward()
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-@pytest.mark.gpu
-@needs_gpu
-@pytest.mark.parametrize(("batch", "queries"), [(0, 5), (2, 0)])
-def test_cuda_takes_empty_input(batch: int, queries: int) -> None:
-    inputs = [tensor.cuda() for tensor in make_inputs(SHAPES, batch=batch, queries=queries)]
-    grad = torch.zeros(batch, queries, 8, dtype=torch.float64, device="cuda")
-    results = output_and_gradients(ms_deform_attn, inputs[0], SHAPES, inputs[1], inputs[2], grad)
-    assert results[0].shape == (batch, queries, 8)

@@ -4,11 +4,12 @@ import torch
 
 from small_tokens import tokens_of
 from sparse_detr.query_selection import LearnedQueries
+from sparse_detr.structures import EncoderOutput
 
 
 def queries(module, batch=2):
     tokens = tokens_of([(2, 3)], batch=batch)
-    return module(tokens.features, tokens, None, None, True)
+    return module(EncoderOutput(tokens.features), tokens, None, None, True)
 
 
 def test_position_is_the_first_half_of_the_embedding_and_content_the_second():

@@ -13,6 +13,7 @@ from sparse_detr.query_selection import (
     TwoStageQueries,
     proposal_grid,
 )
+from sparse_detr.structures import EncoderOutput
 
 C = 8
 SHAPES = [(3, 4), (2, 2)]
@@ -33,10 +34,12 @@ class Stage:
         self.memory = self.tokens.features.clone().requires_grad_()
 
     def run(self, with_predictions=True):
-        return self.queries(self.memory, self.tokens, self.proposals, self.heads, with_predictions)
+        encoded = EncoderOutput(self.memory)
+        return self.queries(encoded, self.tokens, self.proposals, self.heads, with_predictions)
 
     def logits(self):
-        return self.heads.first_stage().logits(self.proposals.project(self.memory))
+        projected = self.proposals.project_memory(EncoderOutput(self.memory))
+        return self.heads.first_stage().logits(projected)
 
 
 def test_the_best_class_logit_decides_which_tokens_become_queries():
@@ -153,7 +156,8 @@ def test_there_are_never_more_queries_than_tokens():
 def test_missing_proposals_are_refused():
     stage = Stage()
     with pytest.raises(ValueError, match="proposals must be given"):
-        stage.queries(stage.memory, stage.tokens, None, stage.heads, True)
+        encoded = EncoderOutput(stage.memory)
+        stage.queries(encoded, stage.tokens, None, stage.heads, True)
 
 
 def test_a_width_that_four_coordinates_cannot_share_is_refused():

@@ -46,6 +46,20 @@ def test_writing_leaves_the_given_memory_alone():
     assert torch.equal(before, memory())
 
 
+@pytest.mark.parametrize("counts", [[3, 1], [3, 3], [0, 2]])
+def test_rows_written_in_place_are_those_of_a_copy(counts):
+    rows, tokens = torch.randn(2, 3, 2).double(), kept([[3, 0, 2], [1, 4, 0]], counts)
+    written = memory()
+    tokens.writer(5).write_(written, rows)
+    assert torch.equal(written, tokens.scatter(memory(), rows))
+
+
+def test_rows_of_every_image_are_found_in_the_sequence_of_all_images():
+    writer = KEPT.writer(5)
+    assert writer.targets.tolist() == [3, 0, 2, 6] and writer.sources.tolist() == [0, 1, 2, 3]
+    assert kept([[3, 0], [1, 4]], [2, 2]).writer(5).sources is None
+
+
 def test_no_gradient_reaches_surplus_rows():
     rows = torch.ones(2, 3, 2).double().requires_grad_()
     KEPT.scatter(memory(), rows).sum().backward()

@@ -7,10 +7,14 @@ network), by evaluation (Corr) and by pictures. Nothing here carries a gradient.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .layers import backend
+from .layers.operator_checks import check_spatial_shapes
+from .layers.precision import at_least_float32
 from .query_selection.encoder_proposals import top_tokens
 from .structures import KeptTokens, Sampling, Size
 
@@ -24,30 +28,85 @@ def decoder_attention_map(
     """Attention weight that each token received, over layers, heads, queries and points.
 
     Each weight is spread bilinearly over the four cells around its location; what falls outside
-    the map is dropped.
+    the map is dropped, and so is a sample whose location is not finite.
 
     Args:
-        sampling: Sampling of the cross-attention of each decoder layer.
+        sampling: Sampling of the cross-attention of each decoder layer, all of one shape.
         spatial_shapes: L pairs (H_l, W_l).
         half_cell_shift: True is the released behaviour, on which the released weights rest: the
             coordinate is ``location * size``, half a cell to the lower right of where the
             attention reads. False spreads to the cells that were read.
 
     Returns:
-        (B, N).
+        (B, N), in float32 or float64. On the CPU the same bits for every number of threads.
+
+    Raises:
+        TypeError: If ``spatial_shapes`` does not hold pairs of Python ints.
+        ValueError: If there is no layer, or shapes do not fit together.
 
     Source: Sparse DETR, section 3.2 and appendix A.3.
     """
-    batch = sampling[0].locations.shape[0]
-    num_tokens = sum(h * w for h, w in spatial_shapes)
-    total = sampling[0].weights.new_zeros(batch, num_tokens)
-    for layer in sampling:
+    shapes = check_spatial_shapes(spatial_shapes)
+    _check_sampling(sampling, len(shapes))
+    first = sampling[0]
+    dtype = at_least_float32(torch.promote_types(first.locations.dtype, first.weights.dtype))
+    locations = [layer.locations.detach().to(dtype) for layer in sampling]
+    weights = [layer.weights.detach().to(dtype) for layer in sampling]
+    if backend.is_native(first.weights.device.type):
+        flat_shapes = [size for shape in shapes for size in shape]
+        attention: Tensor = torch.ops.sparse_detr.decoder_attention_map(
+            locations, weights, flat_shapes, half_cell_shift
+        )
+        return attention
+    return decoder_attention_map_torch(locations, weights, shapes, half_cell_shift)
+
+
+def _check_sampling(sampling: Sequence[Sampling], num_levels: int) -> None:
+    """Raises a ValueError unless all layers have the same shape and ``num_levels`` levels."""
+    if not sampling:
+        raise ValueError("sampling: got no layer, expected the sampling of at least one")
+    first = tuple(sampling[0].locations.shape)
+    if len(first) != 6 or first[3] != num_levels or first[5] != 2:
+        raise ValueError(
+            f"sampling: got locations of shape {first}, expected (B, Q, H, {num_levels}, P, 2) to "
+            f"match the {num_levels} levels of spatial_shapes"
+        )
+    for index, layer in enumerate(sampling):
+        shapes = tuple(layer.locations.shape), tuple(layer.weights.shape)
+        if shapes != (first, first[:-1]):
+            raise ValueError(
+                f"sampling: got locations {shapes[0]} and weights {shapes[1]} for layer {index}, "
+                f"expected {first} and {first[:-1]}"
+            )
+
+
+def decoder_attention_map_torch(
+    locations: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    spatial_shapes: Sequence[Size],
+    half_cell_shift: bool,
+) -> Tensor:
+    """The map without compiled operators, and what these are compared with.
+
+    Args:
+        locations: (B, Q, H, L, P, 2) of each decoder layer.
+        weights: (B, Q, H, L, P) of each decoder layer, of the same dtype.
+        spatial_shapes: L pairs (H_l, W_l).
+        half_cell_shift: See :func:`decoder_attention_map`.
+
+    Returns:
+        (B, N).
+    """
+    total = weights[0].new_zeros(len(weights[0]), sum(h * w for h, w in spatial_shapes))
+    shift = 0.0 if half_cell_shift else 0.5
+    for all_locations, all_weights in zip(locations, weights, strict=True):
         start = 0
         for level, (height, width) in enumerate(spatial_shapes):
-            locations = layer.locations[:, :, :, level].reshape(batch, -1, 2)
-            weights = layer.weights[:, :, :, level].reshape(batch, -1)
-            shift = 0.0 if half_cell_shift else 0.5
-            u = locations * locations.new_tensor([width, height]) - shift
+            if height * width == 0:
+                continue  # no cell that a dropped sample could name
+            samples = all_locations[:, :, :, level].flatten(1, 3)
+            weight = all_weights[:, :, :, level].flatten(1)
+            u = samples * samples.new_tensor([width, height]) - shift
             low = u.floor()
             fraction = u - low
             for corner_x in (0, 1):
@@ -56,11 +115,25 @@ def decoder_attention_map(
                     share_x = fraction[..., 0] if corner_x else 1 - fraction[..., 0]
                     share_y = fraction[..., 1] if corner_y else 1 - fraction[..., 1]
                     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-                    share = torch.where(inside, weights * share_x * share_y, 0)
+                    share = torch.where(inside, weight * share_x * share_y, 0)
                     cell = torch.where(inside, y * width + x, 0).long() + start
-                    total.scatter_add_(1, cell, share.to(total.dtype))
+                    total.scatter_add_(1, cell, share)
             start += height * width
     return total
+
+
+def _fake_map(
+    locations: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    spatial_shapes: Any,
+    half_cell_shift: Any,
+) -> Tensor:
+    pairs = zip(spatial_shapes[::2], spatial_shapes[1::2], strict=True)
+    return locations[0].new_empty((locations[0].shape[0], sum(h * w for h, w in pairs)))
+
+
+if backend.extension_status.loaded:
+    torch.library.register_fake("sparse_detr::decoder_attention_map", _fake_map)
 
 
 @torch.no_grad()
@@ -101,9 +174,29 @@ def correlation(
 
     Source: Sparse DETR, section 4.3 (Corr).
     """
+    hit, received = _received(attention_map, selected, spatial_shapes)
+    return hit / received
+
+
+@torch.no_grad()
+def correlations(
+    attention_map: Tensor, selected: Tensor, spatial_shapes: Sequence[Size]
+) -> tuple[Tensor, Tensor]:
+    """Corr over all tokens (B,), and by level (L, B); see :func:`correlation`."""
+    hit, received = _received(attention_map, selected, spatial_shapes)
+    return hit.sum(0) / received.sum(0), hit / received
+
+
+def _received(
+    attention_map: Tensor, selected: Tensor, spatial_shapes: Sequence[Size] | None
+) -> tuple[Tensor, Tensor]:
+    """Attention on the selected tokens and on all tokens: each (B,), or (L, B) by level."""
     hit = attention_map * selected
     if spatial_shapes is None:
-        return hit.sum(1) / attention_map.sum(1)
+        return hit.sum(1), attention_map.sum(1)
     lengths = [h * w for h, w in spatial_shapes]
-    parts = zip(torch.split(hit, lengths, 1), torch.split(attention_map, lengths, 1), strict=True)
-    return torch.stack([a.sum(1) / b.sum(1) for a, b in parts])
+    sums = [
+        torch.stack([level.sum(1) for level in torch.split(values, lengths, dim=1)])
+        for values in (hit, attention_map)
+    ]
+    return sums[0], sums[1]

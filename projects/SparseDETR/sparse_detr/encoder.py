@@ -5,15 +5,19 @@ Role in the flow: token selection -> **encoder** -> query selection.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from .heads import DetectionHeads
 from .layers.activation_checkpoint import run_layer
 from .layers.deformable_attention import MultiScaleDeformableAttention
+from .layers.dropout import Dropout
 from .layers.feed_forward import FeedForward
 from .layers.initialization import xavier_matrices_
+from .layers.rebuilt_memory import rebuilt_when_needed
 from .query_selection.encoder_proposals import Proposals
 from .structures import (
     EncoderOutput,
@@ -35,6 +39,7 @@ class DeformableEncoderLayer(nn.Module):
         num_points: Points P per head and level.
         feedforward_dim: Width of the feed-forward network.
         dropout: Probability, in training.
+        project_after_sampling: See :class:`MultiScaleDeformableAttention`.
 
     Source: Deformable DETR, section 4.1.
     """
@@ -47,12 +52,13 @@ class DeformableEncoderLayer(nn.Module):
         num_points: int = 4,
         feedforward_dim: int = 1024,
         dropout: float = 0.1,
+        project_after_sampling: bool | None = None,
     ) -> None:
         super().__init__()
         self.self_attn = MultiScaleDeformableAttention(
-            hidden_dim, num_heads, num_levels, num_points
+            hidden_dim, num_heads, num_levels, num_points, project_after_sampling
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm1 = nn.LayerNorm(hidden_dim)
         self.ffn = FeedForward(hidden_dim, feedforward_dim, dropout)
         self.norm2 = nn.LayerNorm(hidden_dim)
@@ -66,7 +72,7 @@ class DeformableEncoderLayer(nn.Module):
         reference_points: Tensor,
         memory: Tensor,
         spatial_shapes: Sequence[Size],
-        padding_mask: Tensor | None,
+        valid_sizes: Tensor | None,
     ) -> Tensor:
         """Updated rows.
 
@@ -76,10 +82,10 @@ class DeformableEncoderLayer(nn.Module):
             reference_points: (B, K, L, 2).
             memory: (B, N, C) tokens that give the values.
             spatial_shapes: L pairs (H_l, W_l).
-            padding_mask: (B, N) bool, or None without padding.
+            valid_sizes: (B, L, 2) rows and columns that the images cover, or None without padding.
         """
         attended, _ = self.self_attn(
-            rows + position, reference_points, memory, spatial_shapes, padding_mask
+            rows + position, reference_points, memory, spatial_shapes, valid_sizes
         )
         rows = self.norm1(rows + self.dropout(attended))
         output: Tensor = self.norm2(rows + self.ffn(rows))
@@ -101,6 +107,7 @@ class DeformableEncoder(nn.Module):
         feedforward_dim: Width of the feed-forward networks.
         dropout: Probability, in training.
         checkpoint_activations: Recompute activations in the backward pass to save memory.
+        project_after_sampling: See :class:`MultiScaleDeformableAttention`.
 
     Source: Sparse DETR, section 3.2; Deformable DETR, section 4.1.
     """
@@ -115,11 +122,18 @@ class DeformableEncoder(nn.Module):
         feedforward_dim: int = 1024,
         dropout: float = 0.1,
         checkpoint_activations: bool = False,
+        project_after_sampling: bool | None = None,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             DeformableEncoderLayer(
-                hidden_dim, num_heads, num_levels, num_points, feedforward_dim, dropout
+                hidden_dim,
+                num_heads,
+                num_levels,
+                num_points,
+                feedforward_dim,
+                dropout,
+                project_after_sampling,
             )
             for _ in range(num_layers)
         )
@@ -139,29 +153,41 @@ class DeformableEncoder(nn.Module):
             num_auxiliary: Number of first layers whose rows an auxiliary head wants.
         """
         memory = tokens.features
-        position, references = tokens.position, tokens.reference_points()
         kept: KeptTokens | None = None
-        rows, row_position, row_references = memory, position, references
+        rebuild: Callable[[], Tensor] | None = None
+        if selection is None:
+            rows, position, references = memory, tokens.position, tokens.reference_points()
         layer_rows: list[Tensor] = []
+        recompute = self.checkpoint_activations and self.training
         for index, layer in enumerate(self.layers):
             if selection is not None and selection.for_layer(index) is not kept:
-                kept = selection.for_layer(index)
-                rows, row_position = kept.gather(memory), kept.gather(position)
-                row_references = kept.gather(references)
-            rows = run_layer(
-                layer,
-                self.checkpoint_activations and self.training,
-                rows,
-                row_position,
-                row_references,
-                memory,
-                tokens.spatial_shapes,
-                tokens.value_mask,
-            )
-            memory = rows if kept is None else kept.scatter(memory, rows)
+                kept, rebuild, base = selection.for_layer(index), None, memory
+                writer = kept.writer(memory.shape[1])
+                rows, position = kept.gather(memory), tokens.positions.of(kept.kept_indices)
+                references = tokens.reference_points(kept.kept_indices)
+            with rebuilt_when_needed(memory, None if recompute else rebuild):
+                rows = run_layer(
+                    layer,
+                    recompute,
+                    rows,
+                    position,
+                    references,
+                    memory,
+                    tokens.spatial_shapes,
+                    tokens.value_extents,
+                )
+            if kept is None:
+                memory = rows
+            elif torch.is_grad_enabled():  # the backward pass reads the memory of every layer
+                memory = writer.written(memory, rows)
+                rebuild = partial(writer.written, base.detach(), rows.detach())
+            else:
+                memory = memory.clone() if memory is tokens.features else memory
+                writer.write_(memory, rows)
             if index < num_auxiliary:
                 layer_rows.append(rows)
-        return EncoderOutput(memory, tuple(layer_rows))
+        alone = selection is not None and len(selection.layers) == 1
+        return EncoderOutput(memory, tuple(layer_rows), kept if alone else None)
 
 
 def auxiliary_predictions(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .layers.boxes import cxcywh_to_xyxy
 from .layers.precision import at_least_float32
-from .structures import Predictions, Size
+from .structures import Predictions, Size, gather_rows
 
 
 @dataclass(frozen=True)
@@ -58,39 +58,62 @@ class TopDetections:
 
         Returns:
             B Instances with ``pred_boxes`` (xyxy, pixels), ``scores`` and ``pred_classes``.
+
+        Raises:
+            FloatingPointError: A box or a score is not finite.
         """
-        return [
-            self._instances(detections, size)
-            for detections, size in zip(
-                self.select(predictions, original_sizes), original_sizes, strict=True
+        boxes, scores, classes = self._best(predictions)
+        limits = _sizes_as_boxes(original_sizes, boxes)
+        boxes = boxes * limits
+        if not self.keep_boxes_outside:
+            boxes = boxes.clamp(min=0).minimum(limits)
+        finite = boxes.isfinite().all(-1) & scores.isfinite()
+        # All that the host has to know, in one transfer.
+        told = torch.stack([finite.all(1).long(), (scores >= 0).sum(1)]).tolist()
+        wrong = [image for image, fine in enumerate(told[0]) if not fine]
+        if wrong:
+            raise FloatingPointError(
+                f"predictions must be finite, got NaN or infinity for images {wrong} of the batch; "
+                "the weights or the image are damaged, or half precision overflowed"
             )
+        return [
+            Instances(
+                size,
+                pred_boxes=Boxes(boxes[image, :count]),
+                scores=scores[image, :count],
+                pred_classes=classes[image, :count],
+            )
+            for image, (size, count) in enumerate(zip(original_sizes, told[1], strict=True))
         ]
 
     def select(self, predictions: Predictions, original_sizes: Sequence[Size]) -> list[Detections]:
         """Detections of each image in the precision of the predictions, not clipped."""
-        logits = predictions.logits
+        boxes, scores, classes = self._best(predictions)
+        boxes = boxes * _sizes_as_boxes(original_sizes, boxes)
+        counts = (scores >= 0).sum(1).tolist()
+        return [
+            Detections(boxes[image, :count], scores[image, :count], classes[image, :count])
+            for image, count in enumerate(counts)
+        ]
+
+    def _best(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+        """The best pairs of query and class of each image.
+
+        Returns:
+            boxes (B, M, 4) xyxy, normalised; scores (B, M), -1 on pairs that are none, which come
+            last; classes (B, M).
+        """
+        logits, mask = predictions.logits, predictions.candidate_mask
         scores = logits.to(at_least_float32(logits.dtype)).sigmoid()
-        mask = predictions.candidate_mask
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], -1)
-        scores = scores.flatten(1)
-        count = min(self.max_detections, scores.shape[1])
-        top_scores, top = scores.topk(count, dim=1)
         num_classes = logits.shape[-1]
-        rows = torch.div(top, num_classes, rounding_mode="floor")
-        boxes = cxcywh_to_xyxy(predictions.boxes_cxcywh.to(scores.dtype))
-        scale = [boxes.new_tensor([width, height] * 2) for height, width in original_sizes]
-        found = []
-        for i in range(len(scale)):
-            own = slice(None) if mask is None else top_scores[i] >= 0
-            row, label = rows[i][own], top[i][own] % num_classes
-            found.append(Detections(boxes[i][row] * scale[i], top_scores[i][own], label))
-        return found
+        scores, pairs = scores.flatten(1).topk(min(self.max_detections, scores[0].numel()), dim=1)
+        queries = torch.div(pairs, num_classes, rounding_mode="floor")
+        boxes = gather_rows(predictions.boxes_cxcywh.to(scores.dtype), queries)
+        return cxcywh_to_xyxy(boxes), scores, pairs % num_classes
 
-    def _instances(self, detections: Detections, size: Size) -> Instances:
-        boxes = Boxes(detections.boxes_xyxy)
-        if not self.keep_boxes_outside:
-            boxes.clip(size)
-        return Instances(
-            size, pred_boxes=boxes, scores=detections.scores, pred_classes=detections.classes
-        )
+
+def _sizes_as_boxes(sizes: Sequence[Size], like: Tensor) -> Tensor:
+    """(B, 1, 4) width, height, width, height of each image, in the type of ``like``."""
+    return like.new_tensor([[width, height] * 2 for height, width in sizes])[:, None]

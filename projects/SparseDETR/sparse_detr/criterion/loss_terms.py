@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,23 +35,41 @@ def focal_sum(
 
     Source: Lin et al., Focal Loss for Dense Object Detection, equation 5.
     """
-    probability = logits.sigmoid()
-    negatives = (1 - alpha) * probability**gamma * F.softplus(logits)
+    negatives = (logits.sigmoid() ** gamma * F.softplus(logits)).sum(-1)
     if candidate_mask is not None:
-        negatives = negatives.masked_fill(~candidate_mask[..., None], 0)
+        negatives = negatives.masked_fill(~candidate_mask, 0)
     hits = logits[positive]
     chance = hits.sigmoid()
     gain = alpha * (1 - chance) ** gamma * F.softplus(-hits)
     loss = (1 - alpha) * chance**gamma * F.softplus(hits)
-    return negatives.sum() + (gain - loss).sum()
+    return (1 - alpha) * negatives.sum() + (gain - loss).sum()
 
 
-def box_l1_sum(boxes_cxcywh: Tensor, targets_cxcywh: Tensor) -> Tensor:
-    """L1 distance summed over matched pairs; both (M, 4)."""
-    return F.l1_loss(boxes_cxcywh, targets_cxcywh, reduction="sum")
+def box_l1_sum(
+    boxes_cxcywh: Tensor, targets_cxcywh: Tensor, sections: Sequence[int] | None = None
+) -> Tensor:
+    """L1 distance summed over matched pairs.
+
+    Args:
+        boxes_cxcywh: (M, 4).
+        targets_cxcywh: (M, 4).
+        sections: Numbers of consecutive pairs that are summed apart; None for one sum.
+
+    Returns:
+        Scalar, or (number of sections,).
+    """
+    return _section_sums((boxes_cxcywh - targets_cxcywh).abs(), sections)
 
 
-def giou_sum(boxes_cxcywh: Tensor, targets_cxcywh: Tensor) -> Tensor:
-    """One minus generalised IoU, summed over matched pairs; both (M, 4)."""
+def giou_sum(
+    boxes_cxcywh: Tensor, targets_cxcywh: Tensor, sections: Sequence[int] | None = None
+) -> Tensor:
+    """One minus generalised IoU, summed over matched pairs; see :func:`box_l1_sum`."""
     giou = generalized_iou(cxcywh_to_xyxy(boxes_cxcywh), cxcywh_to_xyxy(targets_cxcywh))
-    return (1 - giou).sum()
+    return _section_sums(1 - giou, sections)
+
+
+def _section_sums(values: Tensor, sections: Sequence[int] | None) -> Tensor:
+    if sections is None:
+        return values.sum()
+    return torch.stack([part.sum() for part in torch.split(values, list(sections))])

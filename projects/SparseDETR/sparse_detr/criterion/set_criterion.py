@@ -13,9 +13,9 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..layers.precision import at_least_float32
-from ..matcher import HungarianMatcher, Match
+from ..matcher import BatchObjects, HungarianMatcher, Match, StageMatches
 from ..structures import DetectorOutput, Predictions, Targets
-from .finite_check import check_finite
+from .finite_check import CheckedValues, check_all_finite
 from .loss_terms import box_l1_sum, focal_sum, giou_sum
 from .token_scoring_loss import TokenScoringLoss
 
@@ -110,13 +110,14 @@ class SetCriterion(nn.Module):
         result = CriterionOutput({}, {})
         num_boxes = self._num_boxes(targets, output.tokens.features)
         with torch.autocast(output.tokens.features.device.type, enabled=False):
-            for stage in supervised_stages(output, self.supervise_all_rows):
-                self._stage_terms(stage, targets, image_ids, num_boxes, result)
+            stages = supervised_stages(output, self.supervise_all_rows)
+            predictions = [stage.predictions for stage in stages]
+            objects = BatchObjects.of(targets)
+            # The device has the costs to work on while the host waits for the check.
+            pending = self.matcher.prepare(predictions, objects)
+            check_all_finite(self._checked(stages, output), image_ids)
+            self._stage_terms(stages, pending.solve(), objects, num_boxes, result)
             if self.token_scoring is not None:
-                scores = output.selection.token_scores if output.selection else None
-                if scores is not None:
-                    own = scores.masked_fill(output.tokens.padding_mask, 0)
-                    check_finite("token scoring", "scores", own, image_ids)
                 loss, logs = self.token_scoring(output)
                 result.terms["loss_decoder_attention_map"] = loss
                 result.weights["loss_decoder_attention_map"] = self.token_scoring_weight
@@ -131,48 +132,67 @@ class SetCriterion(nn.Module):
     def _num_boxes(targets: Sequence[Targets], like: Tensor) -> Tensor:
         """Mean number of objects per process, at least 1, as a scalar tensor."""
         count = sum(len(t.labels) for t in targets)
-        total = torch.tensor(float(count), dtype=at_least_float32(like.dtype), device=like.device)
+        dtype = at_least_float32(like.dtype)
+        total = torch.full((), float(count), dtype=dtype, device=like.device)
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(total)
             total = total / comm.get_world_size()
         return total.clamp(min=1)
 
+    def _checked(
+        self, stages: Sequence[SupervisedStage], output: DetectorOutput
+    ) -> list[CheckedValues]:
+        """What must be finite before the losses are taken, in the order of the messages."""
+        checked = []
+        for stage in stages:
+            predictions = stage.predictions
+            checked.append(CheckedValues(stage.name, "class logits", predictions.logits))
+            checked.append(CheckedValues(stage.name, "boxes", predictions.boxes_cxcywh))
+        scores = output.selection.token_scores if output.selection else None
+        if self.token_scoring is not None and scores is not None:
+            own = scores.masked_fill(output.tokens.padding_mask, 0)
+            checked.append(CheckedValues("token scoring", "scores", own))
+        return checked
+
     def _stage_terms(
         self,
-        stage: SupervisedStage,
-        targets: Sequence[Targets],
-        image_ids: Sequence[object],
+        stages: Sequence[SupervisedStage],
+        matches: Sequence[StageMatches],
+        objects: BatchObjects,
         num_boxes: Tensor,
         result: CriterionOutput,
     ) -> None:
-        predictions = stage.predictions
-        dtype = at_least_float32(predictions.logits.dtype)
-        logits, boxes = predictions.logits.to(dtype), predictions.boxes_cxcywh.to(dtype)
-        check_finite(stage.name, "class logits", logits, image_ids)
-        check_finite(stage.name, "boxes", boxes, image_ids)
-        matches = self.matcher(predictions, targets)
-        image = torch.cat([torch.full_like(rows, i) for i, (rows, _) in enumerate(matches)])
-        row = torch.cat([rows for rows, _ in matches])
-        label = torch.cat([t.labels[o] for t, (_, o) in zip(targets, matches, strict=True)])
-        box = torch.cat([t.boxes_cxcywh[o] for t, (_, o) in zip(targets, matches, strict=True)])
-        if predictions.class_agnostic:
-            label = torch.zeros_like(label)
-        matched = boxes[image, row]
-        alpha, gamma = self.matcher.alpha, self.matcher.gamma
-        terms = {
-            "loss_class": (
-                focal_sum(logits, (image, row, label), predictions.candidate_mask, alpha, gamma),
-                self.class_weight,
-            ),
-            "loss_bbox": (box_l1_sum(matched, box.to(dtype)), self.bbox_weight),
-            "loss_giou": (giou_sum(matched, box.to(dtype)), self.giou_weight),
+        """Adds the terms of all stages; the box terms are computed for all pairs at once."""
+        class_sums, boxes = [], []
+        for stage, match in zip(stages, matches, strict=True):
+            predictions = stage.predictions
+            logits = predictions.logits.to(at_least_float32(predictions.logits.dtype))
+            label = objects.labels[match.batch_object]
+            if predictions.class_agnostic:
+                label = torch.zeros_like(label)
+            positive = (match.image, match.row, label)
+            mask = predictions.candidate_mask
+            alpha, gamma = self.matcher.alpha, self.matcher.gamma
+            class_sums.append(focal_sum(logits, positive, mask, alpha, gamma))
+            boxes.append(predictions.boxes_cxcywh[match.image, match.row].to(logits.dtype))
+            result.matches[stage.suffix] = match.of_images()
+            if not stage.suffix:
+                chosen = logits.detach()[match.image, match.row]
+                result.logs["class_error"] = _class_error(chosen, label)
+        matched = torch.cat(boxes)
+        box = objects.boxes_cxcywh[torch.cat([match.batch_object for match in matches])]
+        box = box.to(matched.dtype)
+        sections = [len(match.row) for match in matches]
+        sums = {
+            "loss_class": (torch.stack(class_sums), self.class_weight),
+            "loss_bbox": (box_l1_sum(matched, box, sections), self.bbox_weight),
+            "loss_giou": (giou_sum(matched, box, sections), self.giou_weight),
         }
-        for name, (total, weight) in terms.items():
-            result.terms[name + stage.suffix] = total / num_boxes
-            result.weights[name + stage.suffix] = weight
-        result.matches[stage.suffix] = matches
-        if not stage.suffix:
-            result.logs["class_error"] = _class_error(logits.detach()[image, row], label)
+        means = {name: (total / num_boxes).unbind() for name, (total, _) in sums.items()}
+        for index, stage in enumerate(stages):
+            for name, (_, weight) in sums.items():
+                result.terms[name + stage.suffix] = means[name][index]
+                result.weights[name + stage.suffix] = weight
 
 
 def supervised_stages(output: DetectorOutput, all_rows: bool = False) -> list[SupervisedStage]:

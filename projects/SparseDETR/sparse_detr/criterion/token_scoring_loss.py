@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..decoder_attention_map import binarised_target, correlation, decoder_attention_map
+from ..decoder_attention_map import binarised_target, correlations, decoder_attention_map
 from ..layers.precision import at_least_float32
 from ..structures import DetectorOutput, TokenSelection
 
@@ -77,7 +77,7 @@ class TokenScoringLoss:
         selected = kept.membership(attention.shape[1], with_surplus=self.surplus_counts)
         if not self.surplus_counts:
             attention = attention.masked_fill(tokens.padding_mask, 0)
-        levels = correlation(attention, selected, tokens.spatial_shapes).mean(1)
-        logs = {"corr": correlation(attention, selected).mean()}
-        logs.update({f"corr_level{i}": value for i, value in enumerate(levels)})
+        overall, levels = correlations(attention, selected, tokens.spatial_shapes)
+        logs = {"corr": overall.mean()}
+        logs.update({f"corr_level{i}": value for i, value in enumerate(levels.mean(1))})
         return logs

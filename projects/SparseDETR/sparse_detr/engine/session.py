@@ -61,7 +61,8 @@ def run_session(config: DictConfig, arguments: argparse.Namespace) -> Results:
 
     Args:
         config: The config tree with overrides applied.
-        arguments: Uses ``eval_only``, ``resume`` and ``overrides``; the rest is logged.
+        arguments: Uses ``eval_only``, ``optimize``, ``compile``, ``resume`` and ``overrides``; the
+            rest is logged.
 
     Returns:
         The metrics of the last evaluation; empty in all processes but the first.
@@ -198,6 +199,8 @@ class Session:
     def evaluate(self) -> Results:
         """Gives the metrics of the checkpoint that :func:`weights_to_use` names."""
         self._load_initial(self._evaluated_file(), use_average=True)
+        if self.arguments.optimize:
+            self.model = self._optimized()
         self.open_output()
         evaluator = build_evaluator(self.config, self.data, self.output_dir)
         results = evaluate_model(self.model, self.test_loader, evaluator)
@@ -205,6 +208,18 @@ class Session:
             save_results(results, self.output_dir / "eval_results.json")
             logger.info("Results: %s", self.output_dir / "eval_results.json")
         return results
+
+    def _optimized(self) -> nn.Module:
+        """Gives a faster detector with the weights of this one."""
+        # Only here: a training needs none of it.
+        from ..inference.optimization import optimize_for_inference
+
+        with user_errors("--optimize", TypeError, ValueError):
+            return optimize_for_inference(
+                self.model.eval(),  # type: ignore[arg-type]  # it says what it cannot take
+                self.arguments.optimize,
+                compile_backbone=bool(self.arguments.compile),
+            )
 
     def _load_start(self) -> None:
         """Gives the model of a new training the weights that the config names."""

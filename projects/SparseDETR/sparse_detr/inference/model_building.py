@@ -16,6 +16,7 @@ from ..engine.devices import resolve_device
 from ..engine.errors import UserError, user_errors
 from ..engine.weights import load_weights
 from ..meta_arch import TransformerDetector
+from .optimization import Precision, optimize_for_inference
 
 
 def build_model_for_inference(
@@ -23,6 +24,7 @@ def build_model_for_inference(
     weights: str | os.PathLike[str] | None,
     device: str = "auto",
     keep_ratio: float | None = None,
+    optimize: Precision | None = None,
 ) -> TransformerDetector:
     """Gives the detector of a config in evaluation mode, with the weights of a checkpoint.
 
@@ -35,13 +37,15 @@ def build_model_for_inference(
         weights: A ``.pth`` file; None or an empty name keeps the initial weights.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
         keep_ratio: Keeping ratio in (0, 1] in place of the config's; None leaves that.
+        optimize: "exact", "bfloat16-backbone" or "bfloat16" makes the detector faster, as
+            :func:`sparse_detr.inference.optimize_for_inference` does; None leaves it trainable.
 
     Returns:
         The detector. Its ``keep_ratio`` can be set again, and given per call.
 
     Raises:
         ConfigError: The config cannot be found or read.
-        UserError: Class count, device, keeping ratio or weights do not fit.
+        UserError: Class count, device, keeping ratio, weights or precision do not fit.
     """
     tree = config if isinstance(config, DictConfig) else load_config(config)
     if "model" not in tree:
@@ -55,4 +59,8 @@ def build_model_for_inference(
             model.keep_ratio = keep_ratio
     if weights:
         load_weights(model, weights, use_average=True)
-    return model.eval().to(place)
+    model = model.eval().to(place)
+    if optimize is None:
+        return model
+    with user_errors("optimize", TypeError, ValueError):
+        return optimize_for_inference(model, optimize)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+
 BACKENDS = ("native", "torch")
 ENVIRONMENT_VARIABLE = "SPARSE_DETR_BACKEND"
 
@@ -144,6 +146,13 @@ def announce_backend(device_type: str) -> None:
         return
     _announced.add(device_type)
     _logger.info(describe_backend(device_type))
+
+
+def is_native(device_type: str) -> bool:
+    """Whether the compiled operators serve a device type; logs the choice the first time."""
+    if not torch.compiler.is_compiling():
+        announce_backend(device_type)
+    return backend_for(device_type) == "native"
 
 
 @contextmanager

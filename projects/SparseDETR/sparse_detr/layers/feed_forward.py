@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .dropout import Dropout
+
 
 class FeedForward(nn.Module):
     """Two linear layers with ReLU; dropout after each.
@@ -17,12 +19,14 @@ class FeedForward(nn.Module):
     def __init__(self, hidden_dim: int, feedforward_dim: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.linear1 = nn.Linear(hidden_dim, feedforward_dim)
-        self.dropout1 = nn.Dropout(dropout)
+        self.dropout1 = Dropout(dropout)
         self.linear2 = nn.Linear(feedforward_dim, hidden_dim)
-        self.dropout2 = nn.Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., C) from (..., C), without the residual."""
-        hidden = self.dropout1(self.linear1(features).relu())
+        # Dropout first: the same numbers, and the backward pass of ReLU and of the second layer
+        # share one tensor.
+        hidden = self.dropout1(self.linear1(features)).relu()
         output: Tensor = self.dropout2(self.linear2(hidden))
         return output

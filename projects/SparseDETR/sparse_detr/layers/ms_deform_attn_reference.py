@@ -56,6 +56,57 @@ def ms_deform_attn_torch(
     return output.view(batch, heads, channels, queries).permute(0, 3, 1, 2).flatten(2)
 
 
+def sampling_torch(
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+) -> tuple[Tensor, Tensor]:
+    """Gives locations and weights of the samples from the raw outputs of the layers.
+
+    Args:
+        reference_points: (B, Q, L, 2) points or (B, Q, L, 4) boxes cxcywh, normalised.
+        sampling_offsets: (B, Q, H, L, P, 2).
+        attention_logits: (B, Q, H, L, P).
+        spatial_shapes: (height, width) of each of the L levels, in tokens.
+
+    Returns:
+        Locations (B, Q, H, L, P, 2), weights (B, Q, H, L, P).
+
+    Source: Deformable DETR, appendix A.3 and A.4; released code for boxes.
+    """
+    weights = attention_logits.flatten(-2).softmax(-1).view(attention_logits.shape)
+    reference = reference_points[:, :, None, :, None]
+    if reference.shape[-1] == 2:
+        size = sampling_offsets.new_tensor([(w, h) for h, w in spatial_shapes])[:, None]
+        return reference + sampling_offsets / size, weights
+    points = sampling_offsets.shape[-2]
+    return reference[..., :2] + sampling_offsets / points * reference[..., 2:] * 0.5, weights
+
+
+def without_padding(
+    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], valid_sizes: Tensor | None
+) -> Tensor:
+    """Gives the values with zeros in the cells that do not belong to the image.
+
+    Args:
+        value: (B, N, ...).
+        spatial_shapes: (height, width) of each of the L levels.
+        valid_sizes: (B, L, 2) rows and columns that do belong to it; None gives `value` back.
+    """
+    if valid_sizes is None:
+        return value
+    outside = []
+    for level, (height, width) in enumerate(spatial_shapes):
+        rows, columns = valid_sizes[:, level, 0], valid_sizes[:, level, 1]
+        y = torch.arange(height, device=value.device)[None, :, None]
+        x = torch.arange(width, device=value.device)[None, None, :]
+        padding = (y >= rows[:, None, None]) | (x >= columns[:, None, None])
+        outside.append(padding.flatten(1))
+    mask = torch.cat(outside, dim=1)
+    return value.masked_fill(mask.view(*mask.shape, *(1,) * (value.dim() - 2)), 0)
+
+
 def _attend_level(level_map: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     """Gives the contribution of one level.
 

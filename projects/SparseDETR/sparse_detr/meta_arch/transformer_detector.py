@@ -23,13 +23,12 @@ from ..encoder import DeformableEncoder, auxiliary_predictions
 from ..feature_projection import MultiScaleProjection, PositionEmbedding
 from ..heads import DetectionHeads
 from ..postprocess import TopDetections
-from ..preprocess import normalised_batch, targets_of
+from ..preprocess import PixelStatistics, normalised_batch, targets_of
 from ..query_selection import (
     LearnedQueries,
     ProposalProjection,
     Proposals,
     TwoStageQueries,
-    proposal_grid,
 )
 from ..structures import (
     DetectorOutput,
@@ -118,9 +117,7 @@ class TransformerDetector(nn.Module):
         self.input_format = input_format
         self.released_behaviour = released_behaviour
         self.pad_before_backbone = pad_before_backbone
-        # Numbers, not buffers: a float32 buffer would stay rounded in a float64 model.
-        self.pixel_mean = tuple(float(v) for v in pixel_mean)
-        self.pixel_std = tuple(float(v) for v in pixel_std)
+        self.pixel_statistics = PixelStatistics(pixel_mean, pixel_std)
         check_parts(self, hidden_dim, num_levels)
         self.keep_ratio = keep_ratio
 
@@ -171,9 +168,8 @@ class TransformerDetector(nn.Module):
 
     def preprocess(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageBatch:
         """Normalised images on the model's device."""
-        like = self.position_embedding.level_embed
-        mean, std = (like.new_tensor(v).view(3, 1, 1) for v in (self.pixel_mean, self.pixel_std))
-        return normalised_batch(batched_inputs, mean, std)
+        statistics = self.pixel_statistics.like(self.position_embedding.level_embed)
+        return normalised_batch(batched_inputs, *statistics)
 
     def padded_groups(self, images: ImageBatch) -> list[PaddedImages]:
         """The images as the backbone sees them."""
@@ -213,12 +209,13 @@ class TransformerDetector(nn.Module):
         ratio = self.keep_ratio if keep_ratio is None else self._checked_ratio(keep_ratio)
         proposals = None
         if self.proposal_projection is not None:
-            proposals = Proposals(proposal_grid(tokens), self.proposal_projection)
+            scored = self.token_scoring is not None
+            proposals = Proposals.of(tokens, self.proposal_projection, scored)
         selection = self._select_tokens(tokens, proposals, ratio)
         num_auxiliary = self.heads.num_encoder_heads if supervise else 0
         encoded = self.encoder(tokens, selection, num_auxiliary)
         auxiliary = auxiliary_predictions(encoded, selection, proposals, self.heads)
-        queries = self.query_selection(encoded.memory, tokens, proposals, self.heads, supervise)
+        queries = self.query_selection(encoded, tokens, proposals, self.heads, supervise)
         decoded = self.decoder(
             queries, encoded.memory, tokens, self.heads, supervise, with_sampling
         )
@@ -230,8 +227,7 @@ class TransformerDetector(nn.Module):
         if self.token_scoring is None or self.token_selection is None:
             return None
         assert proposals is not None and keep_ratio is not None
-        projected = proposals.project(tokens.features + tokens.position)
-        logits = self.token_scoring(projected, tokens.padding_mask)
+        logits = self.token_scoring(proposals, tokens)
         return self.token_selection(logits, tokens, proposals.grid, keep_ratio)
 
     def _losses(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.precision import at_least_float32
-from ..structures import FeatureTokens
+from ..structures import EncoderOutput, FeatureTokens
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,13 @@ class ProposalGrid:
         box_logits: (B, N, 4) logits of cxcywh; +inf where the token is no proposal, so that the
             sigmoid gives the box (1, 1, 1, 1).
         is_proposal: (B, N) bool, False on padding and where a coordinate leaves (0.01, 0.99).
+        others: (M,) int64, the tokens that are no proposal among the (B * N) of all images; None
+            where their number is not known.
     """
 
     box_logits: Tensor
     is_proposal: Tensor
+    others: Tensor | None = None
 
     def rank_last(self, scores: Tensor, padding_mask: Tensor) -> Tensor:
         """Scores with every token that is no proposal behind all that are.
@@ -60,7 +63,17 @@ def top_tokens(scores: Tensor, count: int) -> Tensor:
     Returns:
         (B, K) int64, highest score first.
     """
-    return scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    if scores.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        return scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    # The same order without sorting all tokens: score and place in one integer, no two of which
+    # are equal. Read as integers, negative floats ascend the wrong way; NaN is the highest.
+    scores = scores.float()
+    bits = scores.masked_fill(scores == 0, 0).view(torch.int32)  # -0.0 equals 0.0
+    rank = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).masked_fill(scores.isnan(), 0x7FFFFFFF)
+    last = scores.shape[1] - 1
+    from_the_end = last - torch.arange(last + 1, device=scores.device)
+    best = ((rank.long() << 32) | from_the_end).topk(count, dim=1).values
+    return last - (best & 0xFFFFFFFF)
 
 
 def proposal_grid(tokens: FeatureTokens) -> ProposalGrid:
@@ -70,15 +83,7 @@ def proposal_grid(tokens: FeatureTokens) -> ProposalGrid:
         number of cells that the image covers, not by the image's size, so the grid of a coarse
         level is a few per cent off image coordinates.
     """
-    centres, levels = tokens.cell_centres()
-    centres = centres / tokens.valid_sizes.flip(-1)[:, levels]  # (B, N, 2)
-    size = (0.05 * 2.0 ** levels.to(centres.dtype))[None, :, None].expand(len(centres), -1, 2)
-    boxes = torch.cat([centres, size], dim=-1)
-    inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1) & ~tokens.padding_mask
-    # Masked before the logarithm: a coordinate above 1 would otherwise pass through as NaN.
-    boxes = boxes.masked_fill(~inside[..., None], 0.5)
-    logits = torch.log(boxes / (1 - boxes)).masked_fill(~inside[..., None], float("inf"))
-    return ProposalGrid(logits, inside)
+    return ProposalGrid(*tokens.geometry.proposals)
 
 
 class ProposalProjection(nn.Module):
@@ -90,7 +95,8 @@ class ProposalProjection(nn.Module):
     Args:
         hidden_dim: Channels C.
 
-    Source: Deformable DETR, appendix A.4; released code of Sparse DETR for the sharing.
+    Source: Deformable DETR, appendix A.4; released code of Sparse DETR for the sharing. There the
+        other tokens enter as zero; here they leave as what zero would become.
     """
 
     def __init__(self, hidden_dim: int) -> None:
@@ -99,16 +105,36 @@ class ProposalProjection(nn.Module):
         self.norm = nn.LayerNorm(hidden_dim)
         nn.init.xavier_uniform_(self.projection.weight)
 
-    def forward(self, features: Tensor, is_proposal: Tensor) -> Tensor:
+    def forward(self, features: Tensor, grid: ProposalGrid) -> Tensor:
         """(B, N, C) projected features.
 
         Args:
             features: (B, N, C).
-            is_proposal: (B, N) bool; other tokens enter as zero.
+            grid: Says which tokens are proposals.
         """
-        features = features.masked_fill(~is_proposal[..., None], 0)
-        output: Tensor = self.norm(self.projection(features))
+        output: Tensor = self.norm(self.linear(features, grid))
         return output
+
+    def linear(self, features: Tensor, grid: ProposalGrid) -> Tensor:
+        """(B, N, C) the linear layer's part of the projection; see :meth:`forward`."""
+        return self.levelled(self.projection(features), grid)
+
+    def levelled(self, linear: Tensor, grid: ProposalGrid) -> Tensor:
+        """The same with one vector for all tokens that are no proposals.
+
+        Before the norm, so that no gradient of it is spoiled by what stands on padding.
+
+        Args:
+            linear: (B, N, C) output of the linear layer; is written to where that is possible.
+            grid: Says which tokens are proposals.
+        """
+        nothing: Tensor = self.projection.bias.to(linear.dtype)
+        if grid.others is None:
+            return torch.where(grid.is_proposal[..., None], linear, nothing)
+        if len(grid.others):
+            rows = linear.view(-1, linear.shape[-1])
+            rows.index_copy_(0, grid.others, nothing.expand(len(grid.others), -1))
+        return linear
 
 
 @dataclass(frozen=True)
@@ -118,12 +144,51 @@ class Proposals:
     Attributes:
         grid: One box per token.
         projection: The projection, owned by the detector.
+        linear: (B, N, C) the linear part of the projection of the tokens' features; token scoring
+            and first stage both start from it. None where tokens are not scored.
     """
 
     grid: ProposalGrid
     projection: ProposalProjection
+    linear: Tensor | None = None
 
-    def project(self, features: Tensor) -> Tensor:
-        """(B, N, C) projected features; see :class:`ProposalProjection`."""
-        output: Tensor = self.projection(features, self.grid.is_proposal)
+    @staticmethod
+    def of(tokens: FeatureTokens, projection: ProposalProjection, scored: bool) -> Proposals:
+        """The proposals of a batch.
+
+        Args:
+            tokens: The tokens.
+            projection: The projection.
+            scored: Whether the tokens are going to be scored.
+        """
+        grid = proposal_grid(tokens)
+        linear = projection.linear(tokens.features, grid) if scored else None
+        return Proposals(grid, projection, linear)
+
+    def project_positioned(self, tokens: FeatureTokens) -> Tensor:
+        """(B, N, C) projection of the tokens' features with position, for token scoring."""
+        if self.linear is None:
+            return self._project(tokens.features + tokens.position)
+        of_position = tokens.positions.projected(self.projection.projection.weight)
+        sizes = [height * width for height, width in tokens.spatial_shapes]
+        levels = zip(self.linear.split_with_sizes(sizes, dim=1), of_position, strict=True)
+        linear = torch.cat([level + p.flatten(1, 2) for level, p in levels], dim=1)
+        output: Tensor = self.projection.norm(self.projection.levelled(linear, self.grid))
+        return output
+
+    def project_memory(self, encoded: EncoderOutput) -> Tensor:
+        """(B, N, C) projection of the memory, for the first stage."""
+        if self.linear is None or encoded.kept is None:
+            return self._project(encoded.memory)
+        # All other tokens left the encoder as they came: their product is at hand.
+        kept, projection = encoded.kept, self.projection
+        own = ProposalGrid(self.grid.box_logits, kept.gather(self.grid.is_proposal))
+        rows = projection.norm(projection.linear(kept.gather(encoded.memory), own))
+        # The norm's backward pass does not need its output: rows may be replaced there.
+        projected: Tensor = projection.norm(self.linear.flatten(0, 1)).view(encoded.memory.shape)
+        kept.writer(encoded.memory.shape[1]).write_(projected, rows)
+        return projected
+
+    def _project(self, features: Tensor) -> Tensor:
+        output: Tensor = self.projection(features, self.grid)
         return output

@@ -6,10 +6,10 @@ Role in the flow: encoder -> **query selection** -> decoder.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..heads import DetectionHeads
-from ..structures import DecoderQueries, FeatureTokens
+from ..structures import DecoderQueries, EncoderOutput, FeatureTokens
 from .encoder_proposals import Proposals
 
 
@@ -32,7 +32,7 @@ class LearnedQueries(nn.Module):
 
     def forward(
         self,
-        memory: Tensor,
+        encoded: EncoderOutput,
         tokens: FeatureTokens,
         proposals: Proposals | None,
         heads: DetectionHeads,
@@ -41,14 +41,15 @@ class LearnedQueries(nn.Module):
         """Queries for a batch.
 
         Args:
-            memory: (B, N, C); gives the batch size only.
+            encoded: Output of the encoder; gives the batch size only.
             tokens: Not used: the queries do not depend on the image.
             proposals: Not used.
             heads: Not used.
             with_predictions: Not used: there is no first stage.
         """
         position, content = self.query_embed.weight.chunk(2, dim=-1)
-        batch = memory.shape[0]
+        memory = encoded.memory
+        batch = len(memory)
         # Half precision would round where the decoder looks.
         with torch.autocast(memory.device.type, enabled=False):
             reference = self.reference_points(position).sigmoid()

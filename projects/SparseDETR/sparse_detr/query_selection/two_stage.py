@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..heads import DetectionHead, DetectionHeads
 from ..layers.precision import at_least_float32
 from ..layers.sine_encoding import sine_features
-from ..structures import DecoderQueries, FeatureTokens, Predictions, gather_rows
+from ..structures import DecoderQueries, EncoderOutput, FeatureTokens, Predictions, gather_rows
 from .encoder_proposals import ProposalGrid, Proposals, top_tokens
 
 
@@ -58,7 +58,7 @@ class TwoStageQueries(nn.Module):
 
     def forward(
         self,
-        memory: Tensor,
+        encoded: EncoderOutput,
         tokens: FeatureTokens,
         proposals: Proposals | None,
         heads: DetectionHeads,
@@ -67,7 +67,7 @@ class TwoStageQueries(nn.Module):
         """Queries for a batch.
 
         Args:
-            memory: (B, N, C) of the encoder.
+            encoded: Output of the encoder.
             tokens: The tokens, for their padding.
             proposals: Box proposals of the tokens and their projection.
             heads: The detection heads, with a first stage.
@@ -79,8 +79,8 @@ class TwoStageQueries(nn.Module):
         """
         if proposals is None:
             raise ValueError("proposals must be given to a two-stage query selection, got None")
-        head, grid = heads.first_stage(), proposals.grid
-        projected = proposals.project(memory)
+        memory, head, grid = encoded.memory, heads.first_stage(), proposals.grid
+        projected = proposals.project_memory(encoded)
         logits = head.logits(projected)
         indices = self._select(logits.detach(), tokens, grid)
         first_stage = None

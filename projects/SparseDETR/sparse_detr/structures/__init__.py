@@ -11,8 +11,12 @@ from .predictions import (
     Predictions,
     Sampling,
 )
+from .row_access import gather_rows
+from .shape_cache import ShapeCache, is_plain
 from .targets import Targets
-from .token_selection import KeptTokens, TokenSelection, gather_rows
+from .token_geometry import TokenGeometry
+from .token_positions import SineTables, TokenPositions
+from .token_selection import KeptTokens, RowWriter, TokenSelection
 
 __all__ = [
     "DecoderOutput",
@@ -25,10 +29,16 @@ __all__ = [
     "KeptTokens",
     "PaddedImages",
     "Predictions",
+    "RowWriter",
     "Sampling",
+    "ShapeCache",
+    "SineTables",
     "Size",
     "Targets",
+    "TokenGeometry",
+    "TokenPositions",
     "TokenSelection",
     "gather_rows",
+    "is_plain",
     "valid_cells",
 ]

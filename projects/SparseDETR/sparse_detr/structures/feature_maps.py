@@ -89,7 +89,13 @@ class FeatureMaps:
         merged = []
         for level in zip(*(part.maps for part in parts), strict=True):
             height, width = (max(m.shape[d] for m in level) for d in (-2, -1))
-            padded = [F.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in level]
-            merged.append(torch.cat(padded)[back])
+            images = [image for m in level for image in _padded(m, height, width)]
+            merged.append(torch.stack([images[i] for i in back]))
         sizes = [s for part in parts for s in part.valid_sizes]
         return FeatureMaps(tuple(merged), tuple(sizes[i] for i in back))
+
+
+def _padded(maps: Tensor, height: int, width: int) -> Tensor:
+    if maps.shape[-2:] == (height, width):
+        return maps
+    return F.pad(maps, (0, width - maps.shape[-1], 0, height - maps.shape[-2]))

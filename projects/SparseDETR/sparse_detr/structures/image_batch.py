@@ -65,7 +65,7 @@ class ImageBatch:
                 for axis in (0, 1)
             )
             yield PaddedImages(
-                pixels=torch.stack([_pad(self.images[p], height, width) for p in positions]),
+                pixels=_stacked([_pad(self.images[p], height, width) for p in positions]),
                 image_sizes=tuple(sizes[p] for p in positions),
                 positions=tuple(positions),
             )
@@ -75,5 +75,11 @@ def _round_up(length: int, multiple: int) -> int:
     return length if multiple <= 1 else -(-length // multiple) * multiple
 
 
+def _stacked(images: list[Tensor]) -> Tensor:
+    return images[0][None] if len(images) == 1 else torch.stack(images)
+
+
 def _pad(image: Tensor, height: int, width: int) -> Tensor:
+    if image.shape[-2:] == (height, width):
+        return image
     return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))

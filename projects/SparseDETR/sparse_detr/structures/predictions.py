@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .feature_tokens import FeatureTokens
-from .token_selection import TokenSelection
+from .token_selection import KeptTokens, TokenSelection
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,12 @@ class EncoderOutput:
         memory: (B, N, C) all tokens, the kept ones updated.
         layer_rows: Rows (B, K or N, C) after each layer that has an auxiliary head; empty unless
             asked for.
+        kept: The only tokens whose memory differs from the tokens' features; None if any may.
     """
 
     memory: Tensor
     layer_rows: tuple[Tensor, ...] = ()
+    kept: KeptTokens | None = None
 
 
 @dataclass(frozen=True)

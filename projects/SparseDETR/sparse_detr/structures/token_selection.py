@@ -7,19 +7,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .row_access import flat_rows, gather_rows, leading_rows
 
-def gather_rows(values: Tensor, indices: Tensor) -> Tensor:
-    """Rows of each image.
 
-    Args:
-        values: (B, N, ...).
-        indices: (B, K) int64.
+@dataclass(frozen=True)
+class RowWriter:
+    """Writes the rows of kept tokens back to the tokens that they came from.
 
-    Returns:
-        (B, K, ...).
+    Attributes:
+        targets: (M,) int64 rows to replace, in the (B * N) tokens of all images.
+        sources: (M,) int64 rows to write, in the (B * K) given ones; None for all of them.
     """
-    index = indices.reshape(indices.shape + (1,) * (values.dim() - 2))
-    return values.gather(1, index.expand(-1, -1, *values.shape[2:]))
+
+    targets: Tensor
+    sources: Tensor | None
+
+    def write_(self, memory: Tensor, rows: Tensor) -> None:
+        """Replaces rows of the memory itself.
+
+        Args:
+            memory: (B, N, C), contiguous.
+            rows: (B, K, C) new values.
+        """
+        memory.view(-1, memory.shape[-1]).index_copy_(0, self.targets, self._own(memory, rows))
+
+    def written(self, memory: Tensor, rows: Tensor) -> Tensor:
+        """(B, N, C) copy of the memory with replaced rows; see :meth:`write_`."""
+        tokens = memory.flatten(0, 1)
+        return tokens.index_copy(0, self.targets, self._own(memory, rows)).view(memory.shape)
+
+    def _own(self, memory: Tensor, rows: Tensor) -> Tensor:
+        rows = rows.flatten(0, 1).to(memory.dtype)
+        return rows if self.sources is None else rows.index_select(0, self.sources)
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,17 @@ class KeptTokens:
         """
         return gather_rows(values, self.kept_indices)
 
+    def writer(self, num_tokens: int) -> RowWriter:
+        """What writes the images' own rows back.
+
+        Args:
+            num_tokens: Tokens N of an image.
+        """
+        targets = flat_rows(self.kept_indices, num_tokens)
+        width = self.kept_indices.shape[1]
+        sources = leading_rows(self.kept_counts, width, targets.device)
+        return RowWriter(targets if sources is None else targets[sources], sources)
+
     def scatter(self, memory: Tensor, rows: Tensor) -> Tensor:
         """Memory with the images' own rows replaced.
 
@@ -69,10 +99,7 @@ class KeptTokens:
         Returns:
             (B, N, C), a new tensor.
         """
-        if self.has_surplus:
-            rows = torch.where(self.own_rows()[..., None], rows, self.gather(memory))
-        index = self.kept_indices[..., None].expand(-1, -1, memory.shape[-1])
-        return memory.scatter(1, index, rows.to(memory.dtype))
+        return self.writer(memory.shape[1]).written(memory, rows)
 
     def membership(self, num_tokens: int, with_surplus: bool = False) -> Tensor:
         """(B, N) bool, True on the image's own kept tokens, or on those of every row."""

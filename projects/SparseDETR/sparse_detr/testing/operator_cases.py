@@ -238,7 +238,7 @@ def _check_scoring_network(comparison: Comparison, golden: Arrays) -> None:
             )
             parameter.copy_(torch.from_numpy(array))
     no_padding = torch.zeros(features.shape[:2], dtype=torch.bool)
-    comparison.close("output", network(features, no_padding)[..., None], golden["output"])
+    comparison.close("output", network.logits(features, no_padding)[..., None], golden["output"])
 
 
 def _check_criterion(comparison: Comparison, golden: Arrays) -> None:

@@ -1,0 +1,257 @@
+"""Counts the multiply-adds of a detector on one image, part by part.
+
+The detector is traced once on an image of the given size and fvcore adds up what the traced
+operators count (:mod:`.operator_handles`). Only shapes matter, so the image is empty. The operators
+counted are those that run: where the attention chooses its order by itself, the chosen one counts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..inference import OptimizedDetector
+from ..layers.deformable_attention import MultiScaleDeformableAttention
+from ..meta_arch import TransformerDetector
+from ..structures import Size
+from .conventions import HONEST, FlopConvention
+from .operator_handles import ELEMENTWISE
+
+# Part of the flow by name of the module that runs an operator; the first that fits.
+_PARTS = (
+    (r"backbone\b", "backbone"),
+    (r"feature_projection\b", "feature projection"),
+    (r"proposal_projection\b", "proposal projection"),
+    (r"token_scoring\b", "token scoring"),
+    (r"encoder\.layers\.\d+\.self_attn\b", "encoder attention"),
+    (r"encoder\b", "encoder feed-forward"),
+    (r"query_selection\b", "query selection"),
+    (r"decoder\.layers\.\d+\.self_attn\b", "decoder self-attention"),
+    (r"decoder\.layers\.\d+\.cross_attn\b", "decoder cross-attention"),
+    (r"decoder\b", "decoder feed-forward"),
+)
+_HEADS = ("first-stage head", "decoder heads", "encoder auxiliary heads")
+_REPEATED = "decoder box heads, second run"
+# What runs outside all parts.
+_OTHER = "other"
+PARTS = (*(part for _, part in _PARTS), *_HEADS, _REPEATED, _OTHER)
+
+
+@dataclass(frozen=True)
+class FlopCount:
+    """Multiply-adds of one forward pass of one image.
+
+    Attributes:
+        by_part: By part of the flow, in its order; see :data:`PARTS`. Norms count with the part
+            they are in.
+        by_operator: By traced operator.
+        by_module: By module of the detector, with all below it; "" is everything. What the
+            released code computes beyond what can be traced here is in ``by_part`` alone.
+        uncounted: How often operators ran that count nothing and are not known to be element-wise;
+            empty unless a part brings operators of its own.
+    """
+
+    by_part: dict[str, int]
+    by_operator: dict[str, int]
+    by_module: dict[str, int] = field(repr=False)
+    uncounted: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return sum(self.by_part.values())
+
+
+def count_flops(
+    model: TransformerDetector,
+    image_size: Size,
+    keep_ratio: float | None = None,
+    convention: FlopConvention = HONEST,
+    project_after_sampling: bool | None = None,
+) -> FlopCount:
+    """Gives the multiply-adds of one forward pass.
+
+    Args:
+        model: The detector, in evaluation mode. It is not changed.
+        image_size: (height, width) of the network's input, pixels.
+        keep_ratio: Keeping ratio of this count; None takes the model's own.
+        convention: What is counted.
+        project_after_sampling: Order of every deformable attention: True samples the tokens and
+            projects the sums, False projects all tokens and samples the values. None leaves each
+            attention its own choice.
+
+    Raises:
+        ValueError: The model is in training mode or optimised, or an argument does not fit it.
+    """
+    if isinstance(model, OptimizedDetector):
+        raise ValueError(
+            "model is optimised for inference, which cannot be traced; count the detector that it "
+            "was made from: the optimised one computes the same but for the folded batch norms"
+        )
+    if model.training:
+        raise ValueError("model is in training mode, expected evaluation mode; call model.eval()")
+    like = model.position_embedding.level_embed
+    image = torch.zeros(3, *image_size, device=like.device)
+    flow = (
+        _ReleasedComputation(model, keep_ratio, convention.encoder_auxiliary)
+        if convention.released_computation
+        else _Inference(model, keep_ratio)
+    )
+    with torch.no_grad(), _forced_order(model, project_after_sampling), _TraceableViews():
+        analysis = FlopCountAnalysis(flow, (image,))
+        analysis.set_op_handle(**convention.handles)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        modules = {_without_root(name): int(count) for name, count in analysis.by_module().items()}
+        operators = {name: int(count) for name, count in analysis.by_operator().items() if count}
+        uncounted = {k: n for k, n in analysis.unsupported_ops().items() if k not in ELEMENTWISE}
+    parts = _by_part(modules, model)
+    if isinstance(flow, _ReleasedComputation):
+        parts = _with_released_work(parts, modules, model, flow.num_tokens)
+    return FlopCount(parts, operators, modules, uncounted)
+
+
+class _Inference(nn.Module):
+    """The detector as it runs, with tensors in and out, which is what can be traced."""
+
+    def __init__(self, detector: TransformerDetector, keep_ratio: float | None) -> None:
+        super().__init__()
+        self.detector = detector
+        self.keep_ratio = keep_ratio
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes and scores of the detections."""
+        found = self.detector([{"image": image}], self.keep_ratio)[0]["instances"]
+        return found.pred_boxes.tensor, found.scores
+
+
+class _ReleasedComputation(nn.Module):
+    """The detector with all that the released code computes at inference."""
+
+    def __init__(
+        self, detector: TransformerDetector, keep_ratio: float | None, encoder_auxiliary: bool
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self.keep_ratio = keep_ratio
+        self.encoder_auxiliary = encoder_auxiliary
+        self.num_tokens = 0
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Logits and boxes of all stages: what no output needs would not be traced."""
+        detector = self.detector
+        tokens = detector.extract_tokens(detector.preprocess([{"image": image}]))
+        self.num_tokens = sum(height * width for height, width in tokens.spatial_shapes)
+        heads, count = detector.heads, detector.heads.num_encoder_heads
+        heads.num_encoder_heads = count if self.encoder_auxiliary else 0
+        try:
+            output = detector.detect(tokens, self.keep_ratio, supervise=True)
+        finally:
+            heads.num_encoder_heads = count
+        predictions = [*output.decoder.predictions, *output.encoder_auxiliary]
+        if output.queries.first_stage is not None:
+            predictions.append(output.queries.first_stage)
+        return tuple(t for p in predictions for t in (p.logits, p.boxes_cxcywh))
+
+
+class _TraceableViews(TorchFunctionMode):
+    """Replaces a view of the bits as another type, which a trace cannot hold, by a conversion.
+
+    Other values of the same shape: the tokens are ranked otherwise, and as many are kept.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """What torch calls in place of one of its functions."""
+        if func is Tensor.view and len(args) == 2 and isinstance(args[1], torch.dtype):
+            return args[0].to(args[1])
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _forced_order(model: nn.Module, project_after_sampling: bool | None) -> Iterator[None]:
+    """Gives every deformable attention an order, for the time of the block."""
+    if project_after_sampling is None:
+        yield
+        return
+    attentions = [m for m in model.modules() if isinstance(m, MultiScaleDeformableAttention)]
+    before = [attention.project_after_sampling for attention in attentions]
+    for attention in attentions:
+        attention.project_after_sampling = project_after_sampling
+    try:
+        yield
+    finally:
+        for attention, order in zip(attentions, before, strict=True):
+            attention.project_after_sampling = order
+
+
+def _with_released_work(
+    parts: dict[str, int], modules: dict[str, int], model: TransformerDetector, num_tokens: int
+) -> dict[str, int]:
+    """The parts with the work that this project saves and the released code does.
+
+    Every token is projected once for its score and once for the first stage, and passes all layers
+    of the scoring network; each box head of the decoder runs twice.
+    """
+    parts = {part: count for part, count in parts.items() if part != _OTHER}
+    runs = int(model.heads.two_stage) + int(model.token_scoring is not None)
+    if model.proposal_projection is not None:
+        once = _per_token(model.proposal_projection)
+        parts["proposal projection"] = runs * num_tokens * once
+    if model.token_scoring is not None:
+        parts["token scoring"] = num_tokens * _per_token(model.token_scoring)
+    if model.decoder.refine_boxes:
+        parts[_REPEATED] = sum(
+            modules[f"heads.stages.{i}.bbox_embed"] for i in range(model.heads.num_decoder_layers)
+        )
+    return parts
+
+
+def _per_token(module: nn.Module) -> int:
+    """What all linear layers and norms of a module count for one token."""
+    linears = (m for m in module.modules() if isinstance(m, nn.Linear))
+    norms = (m for m in module.modules() if isinstance(m, nn.LayerNorm))
+    return sum(m.in_features * m.out_features for m in linears) + sum(
+        5 * math.prod(m.normalized_shape) for m in norms
+    )
+
+
+def _without_root(name: str) -> str:
+    """Name inside the detector of a name inside its wrapper."""
+    return name.removeprefix("detector").removeprefix(".")
+
+
+def _by_part(modules: dict[str, int], model: TransformerDetector) -> dict[str, int]:
+    """Counts by part from the counts of all modules, each of which includes those below it."""
+    own: Counter[str] = Counter(modules)
+    for name, count in modules.items():
+        if name:
+            own[name.rpartition(".")[0]] -= count
+    parts = dict.fromkeys(PARTS, 0)
+    for name, count in own.items():
+        parts[_part_of(name, model)] += count
+    return {part: count for part, count in parts.items() if count}
+
+
+def _part_of(name: str, model: TransformerDetector) -> str:
+    head = re.match(r"heads\.stages\.(\d+)", name)
+    if head:
+        stage, decoder_layers = int(head[1]), model.heads.num_decoder_layers
+        if stage < decoder_layers:
+            return "decoder heads"
+        first = model.heads.two_stage and stage == decoder_layers
+        return "first-stage head" if first else "encoder auxiliary heads"
+    for pattern, part in _PARTS:
+        if re.match(pattern, name):
+            return part
+    return _OTHER

@@ -1,0 +1,154 @@
+"""The parts of a transformer that gain from more than packing their linear layers one by one.
+
+Role in the flow: they replace feed-forward networks, perceptrons and self-attentions of encoder,
+decoder, heads and Swin backbone; :func:`pack_linears` finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops.misc import MLP as TorchvisionMLP
+
+from ...layers.feed_forward import FeedForward
+from ...layers.mlp import MLP
+from .packed_linear import PackedLinear
+
+
+class PackedChain(nn.Module):
+    """Linear layers with one activation between them, applied within the products.
+
+    Args:
+        linears: The layers, in order.
+        activation: "relu" or "gelu", after each but the last.
+        dtype: Type of the weights and the output; None keeps that of the layers.
+    """
+
+    def __init__(
+        self, linears: list[nn.Linear], activation: str, dtype: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        *inner, last = linears
+        packed = [PackedLinear(linear, activation, dtype) for linear in inner]
+        self.layers = nn.Sequential(*packed, PackedLinear(last, "none", dtype))
+        self.train(last.training)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., C') from (..., C)."""
+        output: Tensor = self.layers(features)
+        return output
+
+
+class PackedSelfAttention(nn.Module):
+    """Multi-head attention of rows on themselves, queries and keys projected in one product.
+
+    Args:
+        attention: With one width for queries, keys and values, batch first, with bias.
+        dtype: Type of the weights and the output; None keeps that of the layer.
+
+    Source: the same function as torch's layer, whose fast path needs queries equal to values.
+    """
+
+    def __init__(self, attention: nn.MultiheadAttention, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        weight, bias = attention.in_proj_weight, attention.in_proj_bias
+        boundary = 2 * attention.embed_dim
+        self.query_key = PackedLinear(_linear(weight[:boundary], bias[:boundary]), "none", dtype)
+        self.value = PackedLinear(_linear(weight[boundary:], bias[boundary:]), "none", dtype)
+        self.out_proj = PackedLinear(attention.out_proj, "none", dtype)
+        self.num_heads = attention.num_heads
+        self.train(attention.training)
+
+    @staticmethod
+    def serves(module: nn.Module) -> bool:
+        """Whether a module can be replaced."""
+        return (
+            type(module) is nn.MultiheadAttention
+            and module.batch_first
+            and module._qkv_same_embed_dim
+            and module.in_proj_bias is not None
+            and module.bias_k is None
+            and not module.add_zero_attn
+        )
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, None]:
+        """As torch's layer is called.
+
+        Args:
+            query: (B, Q, C).
+            key: The same tensor.
+            value: (B, Q, C).
+            key_padding_mask: (B, Q) bool, True on rows that nobody reads.
+            need_weights: False.
+
+        Returns:
+            (B, Q, C), and None in place of the weights.
+
+        Raises:
+            ValueError: Keys of their own, or weights asked for.
+        """
+        if key is not query or need_weights:
+            raise ValueError(
+                "key must be the query and need_weights False in an optimised detector; use the "
+                "detector that it was made from"
+            )
+        batch, rows, width = query.shape
+        joint = self.query_key(query).view(batch, rows, 2, self.num_heads, -1)
+        queries, keys = joint.permute(2, 0, 3, 1, 4).unbind(0)
+        values = self.value(value).view(batch, rows, self.num_heads, -1).transpose(1, 2)
+        seen = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
+        return self.out_proj(attended.transpose(1, 2).reshape(batch, rows, width)), None
+
+
+def pack_linears(module: nn.Module, dtype: torch.dtype | None = None) -> None:
+    """Replaces the linear layers of a module, in place.
+
+    Args:
+        module: In evaluation mode: dropouts between the layers go.
+        dtype: Type of the new weights; None keeps that of the layers.
+    """
+    for name, child in module.named_children():
+        packed = _packed(child, dtype)
+        if packed is None:
+            pack_linears(child, dtype)
+        else:
+            setattr(module, name, packed)
+
+
+def _packed(module: nn.Module, dtype: torch.dtype | None) -> nn.Module | None:
+    """The module in place of one that packing serves, by its exact class; None for any other."""
+    if type(module) is nn.Linear:
+        return PackedLinear(module, "none", dtype)
+    if type(module) is FeedForward:
+        return PackedChain([module.linear1, module.linear2], "relu", dtype)
+    if type(module) is MLP:
+        return PackedChain(_linears(module.layers), "relu", dtype)
+    if PackedSelfAttention.serves(module):
+        assert isinstance(module, nn.MultiheadAttention)
+        return PackedSelfAttention(module, dtype)
+    if isinstance(module, nn.Sequential) and type(module) is TorchvisionMLP:
+        kinds = [type(layer) for layer in module if type(layer) is not nn.Dropout]
+        if kinds == [nn.Linear, nn.GELU, nn.Linear]:
+            return PackedChain(_linears(module), "gelu", dtype)
+    return None
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    return linear
+
+
+def _linears(layers: Iterable[nn.Module]) -> list[nn.Linear]:
+    return [layer for layer in layers if isinstance(layer, nn.Linear)]

@@ -1,0 +1,150 @@
+"""Shape functions and gradients of the compiled operators.
+
+With them the operators work under autograd, `torch.compile` and `torch.export`. Casts under
+autocast are registered by the compiled library: torch's own hook would lower the coordinates too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_detr.layers import backend
+
+
+def _like(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
+
+
+def _refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
+    raise RuntimeError(
+        "deformable attention: its gradient cannot be differentiated again "
+        "(double backward is not implemented)"
+    )
+
+
+def _fake_attn(
+    value: Tensor, spatial_shapes: Any, locations: Tensor, weights: Tensor, valid_sizes: Any = None
+) -> Tensor:
+    batch, _, heads, channels = value.shape
+    return value.new_empty((batch, locations.shape[1], heads * channels))
+
+
+def _fake_attn_backward(
+    grad: Tensor,
+    value: Tensor,
+    spatial_shapes: Any,
+    locations: Tensor,
+    weights: Tensor,
+    valid_sizes: Any = None,
+) -> tuple[Tensor, ...]:
+    return _like(value, locations, weights)
+
+
+def _save_attn(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    value, ctx.spatial_shapes, *rest = inputs
+    ctx.save_for_backward(value, *rest)
+
+
+def _attn_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    value, *rest = ctx.saved_tensors
+    grad_value, *others = torch.ops.sparse_detr.ms_deform_attn_backward(
+        grad, value, ctx.spatial_shapes, *rest
+    )
+    return (grad_value, None, *others, None)
+
+
+def _fake_fused(
+    value: Tensor,
+    spatial_shapes: Any,
+    reference: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    valid_sizes: Any = None,
+) -> Tensor:
+    batch, _, heads, channels = value.shape
+    return value.new_empty((batch, offsets.shape[1], heads * channels))
+
+
+def _fake_fused_backward(
+    grad: Tensor,
+    value: Tensor,
+    spatial_shapes: Any,
+    reference: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    valid_sizes: Any = None,
+) -> tuple[Tensor, ...]:
+    return _like(value, reference, offsets, logits)
+
+
+def _fused_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    value, *rest = ctx.saved_tensors
+    grad_value, *others = torch.ops.sparse_detr.ms_deform_attn_fused_backward(
+        grad, value, ctx.spatial_shapes, *rest
+    )
+    return (grad_value, None, *others, None)
+
+
+def _fake_sampling(
+    reference: Tensor, offsets: Tensor, logits: Tensor, spatial_shapes: Any
+) -> tuple[Tensor, ...]:
+    return _like(offsets, logits)
+
+
+def _fake_project(
+    source: Tensor,
+    spatial_shapes: Any,
+    reference: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    valid_sizes: Any = None,
+) -> Tensor:
+    return source.new_empty((source.shape[0], offsets.shape[1], weight.shape[0]))
+
+
+def _fake_project_backward(
+    grad: Tensor,
+    source: Tensor,
+    spatial_shapes: Any,
+    reference: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    valid_sizes: Any = None,
+) -> tuple[Tensor, ...]:
+    return _like(source, reference, offsets, logits, weight, bias)
+
+
+def _project_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    source, *rest = ctx.saved_tensors
+    grad_source, *others = torch.ops.sparse_detr.sample_then_project_backward(
+        grad, source, ctx.spatial_shapes, *rest
+    )
+    return (grad_source, None, *others, None)
+
+
+def _register() -> None:
+    """Tells torch the shapes and the gradients of the compiled operators."""
+    operators = {
+        "ms_deform_attn": (_fake_attn, _fake_attn_backward, _attn_backward),
+        "ms_deform_attn_fused": (_fake_fused, _fake_fused_backward, _fused_backward),
+        "sample_then_project": (_fake_project, _fake_project_backward, _project_backward),
+    }
+    for name, (fake, fake_backward, backward) in operators.items():
+        forward_name, backward_name = f"sparse_detr::{name}", f"sparse_detr::{name}_backward"
+        torch.library.register_fake(forward_name, fake)
+        torch.library.register_fake(backward_name, fake_backward)
+        torch.library.register_autograd(forward_name, backward, setup_context=_save_attn)
+        # Without this a double backward would only warn, and give a wrong gradient.
+        torch.library.register_autograd(backward_name, _refuse_double_backward)
+    torch.library.register_fake("sparse_detr::deform_attn_sampling", _fake_sampling)
+
+
+if backend.extension_status.loaded:
+    _register()
