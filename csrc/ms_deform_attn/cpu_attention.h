@@ -193,7 +193,8 @@ SPARSE_DETR_INLINE void scatter_vectors(
   int64_t first = 0;
   for (; first + kCount <= corners.count; first += kCount) {
     Vector<scalar_t> product[kCount];
-#pragma GCC unroll 16
+// Not wider: the processor tells loads that wait for a store by their place in the code, and rows repeat.
+#pragma GCC unroll 8
     for (int i = 0; i < kCount; ++i) {
       product[i] = scatter_row<value_t, scalar_t, kVectors>(rows, grad, corners, first + i);
     }

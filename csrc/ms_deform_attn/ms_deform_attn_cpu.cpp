@@ -2,13 +2,12 @@
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <limits>
 #include <vector>
 
+#include "../common/recycled_memory.h"
 #include "cpu_problem.h"
 #include "ms_deform_attn.h"
 
@@ -68,8 +67,8 @@ at::Tensor forward(
     const DeformAttnSizes& sizes, const at::Tensor& value, at::IntArrayRef spatial_shapes,
     const std::optional<at::Tensor>& valid_sizes, MakeSamples make_samples) {
   const at::Tensor values = with_even_channels(value);
-  const auto compute = values.options().dtype(coordinate_type(value.scalar_type()));
-  at::Tensor output = at::empty({sizes.batch, sizes.queries, sizes.heads * sizes.channels}, compute);
+  at::Tensor output =
+      recycled_empty({sizes.batch, sizes.queries, sizes.heads * sizes.channels}, coordinate_type(value.scalar_type()));
   const SampleLevels levels(spatial_shapes, sizes.points, valid_sizes);
   const Schedule schedule(sizes, spatial_shapes, values);
   SPARSE_DETR_DISPATCH_VALUES(values.scalar_type(), "ms_deform_attn_cpu", [&] {
@@ -100,9 +99,9 @@ Gradients backward(
   const at::Tensor values = with_even_channels(value);
   const at::ScalarType compute = coordinate_type(value.scalar_type());
   const at::Tensor grads = grad_output.to(compute).contiguous();
-  at::Tensor grad_value = at::zeros(values.sizes(), values.options().dtype(compute));
-  at::Tensor grad_points = at::empty(points.sizes(), points.options());
-  at::Tensor grad_weights = at::empty(weights.sizes(), weights.options());
+  at::Tensor grad_value = recycled_zeros(values.sizes(), compute);
+  at::Tensor grad_points = recycled_empty(points.sizes(), compute);
+  at::Tensor grad_weights = recycled_empty(weights.sizes(), compute);
   const SampleLevels levels(spatial_shapes, sizes.points, valid_sizes);
   const Schedule schedule(sizes, spatial_shapes, values);
   SPARSE_DETR_DISPATCH_VALUES(values.scalar_type(), "ms_deform_attn_backward_cpu", [&] {
@@ -210,8 +209,8 @@ std::tuple<at::Tensor, at::Tensor> deform_attn_sampling_cpu(
   const at::Tensor reference = reference_points.contiguous();
   const at::Tensor offsets = with_even_queries(sampling_offsets);
   const at::Tensor logits = with_even_queries(attention_logits);
-  at::Tensor locations = at::empty(offsets.sizes(), offsets.options());
-  at::Tensor weights = at::empty(logits.sizes(), logits.options());
+  at::Tensor locations = recycled_empty(offsets.sizes(), offsets.scalar_type());
+  at::Tensor weights = recycled_empty(logits.sizes(), logits.scalar_type());
   const SampleLevels levels(spatial_shapes, sizes.points);
   AT_DISPATCH_FLOATING_TYPES(reference.scalar_type(), "deform_attn_sampling_cpu", [&] {
     const auto samples = raw_samples<scalar_t>(reference, offsets, logits);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../common/recycled_memory.h"
 #include "../ms_deform_attn/cpu_problem.h"
 #include "../ms_deform_attn/ms_deform_attn.h"
 #include "cpu_projection_kernels.h"
@@ -170,9 +171,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
       valid_sizes);
   const auto compute = inputs.weight.options();
   const at::Tensor grads = grad_output.to(inputs.weight.scalar_type()).contiguous();
-  at::Tensor grad_source = at::zeros(source.sizes(), compute);
-  at::Tensor grad_offsets = at::empty(sampling_offsets.sizes(), compute);
-  at::Tensor grad_logits = at::empty(attention_logits.sizes(), compute);
+  at::Tensor grad_source = recycled_zeros(source.sizes(), grads.scalar_type());
+  at::Tensor grad_offsets = recycled_empty(sampling_offsets.sizes(), grads.scalar_type());
+  at::Tensor grad_logits = recycled_empty(attention_logits.sizes(), grads.scalar_type());
   at::Tensor grad_weight = at::zeros(inputs.weight.sizes(), compute);
   at::Tensor grad_bias = at::zeros(inputs.bias.sizes(), compute);
   SPARSE_DETR_DISPATCH_VALUES(source.scalar_type(), "sample_then_project_backward_cpu", [&] {

@@ -1,9 +1,8 @@
-"""Inputs and a plain scalar reference for the tests of deformable attention."""
+"""Random inputs for the tests of deformable attention."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -43,34 +42,6 @@ def away_from_kinks(locations: Tensor, shapes: Shapes, margin: float = 0.05) -> 
     pixels = locations * sizes - 0.5
     fraction = (pixels - pixels.floor()).clamp(margin, 1 - margin)
     return (pixels.floor() + fraction + 0.5) / sizes
-
-
-def scalar_reference(
-    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
-    """The definition, one number at a time."""
-    batch, _, heads, channels = value.shape
-    _, queries, _, _, points, _ = locations.shape
-    output = torch.zeros(batch, queries, heads, channels, dtype=value.dtype)
-    for b in range(batch):
-        for q in range(queries):
-            for h in range(heads):
-                start = 0
-                for level, (height, width) in enumerate(shapes):
-                    for p in range(points):
-                        x, y = (float(number) for number in locations[b, q, h, level, p])
-                        weight = float(weights[b, q, h, level, p])
-                        x, y = x * width - 0.5, y * height - 0.5
-                        if not (-1 < x < width and -1 < y < height):
-                            continue
-                        for row in (math.floor(y), math.floor(y) + 1):
-                            for column in (math.floor(x), math.floor(x) + 1):
-                                if 0 <= row < height and 0 <= column < width:
-                                    share = (1 - abs(x - column)) * (1 - abs(y - row))
-                                    token = start + row * width + column
-                                    output[b, q, h] += weight * share * value[b, token, h]
-                    start += height * width
-    return output.flatten(2)
 
 
 def output_and_gradients(

@@ -43,17 +43,31 @@ def levels(largest: int = 6, most: int = 4) -> st.SearchStrategy[Shapes]:
     return st.lists(st.tuples(size, size), min_size=1, max_size=most)
 
 
-def make_variant(variant: str, shapes: Shapes, *, width: int = 5, **sizes: object) -> OperatorCall:
+def make_variant(
+    variant: str,
+    shapes: Shapes,
+    *,
+    width: int = 5,
+    batch: int = 2,
+    padded: bool = False,
+    **sizes: object,
+) -> OperatorCall:
     """Gives a random call.
 
     Args:
         variant: One of `VARIANTS`.
         shapes: Level sizes.
         width: Channels of the source, where one is projected.
+        batch: Number of images.
+        padded: Whether every second image fills a part of its maps.
         sizes: Further arguments of `make_call`.
     """
     projected = variant.startswith("projected")
-    call = make_call(variant.removeprefix("projected "), shapes, **sizes)  # type: ignore[arg-type]
+    operator = variant.removeprefix("projected ")
+    some = padded and batch > 0
+    call = make_call(operator, shapes, batch=batch, padded=some, **sizes)  # type: ignore[arg-type]
+    if padded and batch == 0:
+        call.valid_sizes = torch.zeros(0, len(shapes), 2, dtype=torch.int64)
     return with_projection(call, width) if projected else call
 
 

@@ -90,13 +90,14 @@ def attend(
             grad_weights[b, q, h, level, p] += corner.share * dot
             grad_locations[b, q, h, level, p, 0] += weight * width * corner.slope_x * dot
             grad_locations[b, q, h, level, p, 1] += weight * height * corner.slope_y * dot
-    return output.reshape(batch, queries, -1), grad_value, grad_locations, grad_weights
+    output = output.reshape(batch, queries, heads * channels)
+    return output, grad_value, grad_locations, grad_weights
 
 
 def sampling(
     reference: Array, offsets: Array, logits: Array, shapes: Shapes
 ) -> tuple[Array, Array]:
-    """Gives locations and weights from the raw outputs of the layers; the shapes are the package's."""
+    """Gives locations and weights from reference points and the raw outputs of the layers."""
     batch, queries, heads, levels, points = logits.shape
     locations, weights = np.zeros_like(offsets), np.zeros_like(logits)
     for b, q, h in product(*map(range, (batch, queries, heads))):
@@ -172,8 +173,9 @@ def _projected(
 ) -> list[Array]:
     source, weight, bias, *samples = leaves
     heads = samples[1].shape[2]
-    value = (source @ weight.T + bias).reshape(*source.shape[:2], heads, -1)
+    channels = weight.shape[0] // heads
+    value = (source @ weight.T + bias).reshape(*source.shape[:2], heads, channels)
     output, grad_value, *others = _raw(shapes, [value, *samples], valid, grad)
-    grad_rows = grad_value.reshape(*source.shape[:2], -1)
+    grad_rows = grad_value.reshape(*source.shape[:2], weight.shape[0])
     grad_weight = np.einsum("bnf,bnc->fc", grad_rows, source)
     return [output, grad_rows @ weight, grad_weight, grad_rows.sum((0, 1)), *others]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,25 +11,17 @@ from types import ModuleType
 import pytest
 import torch
 from deform_attn_inputs import make_inputs
+from interpreter import run_python
 
 from sparse_detr.layers import backend
 from sparse_detr.layers.ms_deform_attn import ms_deform_attn
 
-PACKAGE_PARENT = Path(__file__).resolve().parents[2] / "projects" / "SparseDETR"
 needs_native = pytest.mark.skipif(
     not backend.extension_status.loaded,
     reason=f"the compiled operators are not there: {backend.extension_status.problem}",
 )
 
 ABSENT = backend.ExtensionStatus(False, False, "", False, "ImportError: no such file")
-
-
-def run_python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program in a fresh interpreter that finds the package."""
-    variables = {**os.environ, "PYTHONPATH": str(PACKAGE_PARENT), **environment}
-    return subprocess.run(
-        [sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=False
-    )
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_what_was_written_can_be_shown_again(
     capsys.readouterr()
     assert benchmark_ops.main(["--show", str(file), "--markdown"]) == 0
 
-    assert "| sample_then_project, 10 % of the tokens, by score" in capsys.readouterr().out
+    assert "| sample_then_project, 10 % of the tokens, on objects" in capsys.readouterr().out
 
 
 def test_a_failed_process_ends_with_an_error_and_keeps_what_there_is(

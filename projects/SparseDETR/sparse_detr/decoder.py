@@ -16,6 +16,7 @@ from .layers.deformable_attention import MultiScaleDeformableAttention
 from .layers.dropout import Dropout
 from .layers.feed_forward import FeedForward
 from .layers.initialization import xavier_matrices_
+from .layers.residual import add_update
 from .structures import (
     DecoderOutput,
     DecoderQueries,
@@ -103,7 +104,7 @@ class DeformableDecoderLayer(nn.Module):
             key_padding_mask=unseen,
             need_weights=False,
         )
-        content = self.norm2(content + self.dropout2(attended))
+        content = self.norm2(add_update(content, self.dropout2(attended)))
         attended, sampling = self.cross_attn(
             content + position,
             reference_points,
@@ -112,8 +113,8 @@ class DeformableDecoderLayer(nn.Module):
             valid_sizes=valid_sizes,
             with_sampling=with_sampling,
         )
-        content = self.norm1(content + self.dropout1(attended))
-        return self.norm3(content + self.ffn(content)), sampling
+        content = self.norm1(add_update(content, self.dropout1(attended)))
+        return self.norm3(add_update(content, self.ffn(content))), sampling
 
 
 class DeformableDecoder(nn.Module):

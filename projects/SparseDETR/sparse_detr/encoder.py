@@ -17,6 +17,7 @@ from .layers.deformable_attention import MultiScaleDeformableAttention
 from .layers.dropout import Dropout
 from .layers.feed_forward import FeedForward
 from .layers.initialization import xavier_matrices_
+from .layers.residual import add_update
 from .layers.rebuilt_memory import rebuilt_when_needed
 from .query_selection.encoder_proposals import Proposals
 from .structures import (
@@ -87,8 +88,8 @@ class DeformableEncoderLayer(nn.Module):
         attended, _ = self.self_attn(
             rows + position, reference_points, memory, spatial_shapes, valid_sizes
         )
-        rows = self.norm1(rows + self.dropout(attended))
-        output: Tensor = self.norm2(rows + self.ffn(rows))
+        rows = self.norm1(add_update(rows, self.dropout(attended)))
+        output: Tensor = self.norm2(add_update(rows, self.ffn(rows)))
         return output
 
 

@@ -26,6 +26,7 @@ _SMALL_LEVELS = ((6, 8), (3, 4), (2, 2), (1, 1))
 MEASURED: tuple[tuple[str, str, tuple[bool, ...]], ...] = (
     ("ms_deform_attn", "all", (False, True)),
     ("ms_deform_attn", "tenth", (False, True)),
+    ("ms_deform_attn", "tenth-random", (False, True)),
     ("ms_deform_attn", "tenth-raster", (False,)),
     ("ms_deform_attn", "300", (False, True)),
     ("ms_deform_attn_fused", "all", (False,)),
