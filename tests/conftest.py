@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=str(shared / "spec" / "state_dict_keys"),
         help="folder of the names and shapes of the released weights (state_dict_*.json)",
     )
+
+
+@pytest.fixture(autouse=True)
+def no_handlers_left_behind() -> Iterator[None]:
+    """Takes away the log handlers that a test adds: they hold streams that are closed after it."""
+    before = {name: list(logger.handlers) for name, logger in _loggers()}
+    yield
+    for name, logger in _loggers():
+        for handler in list(logger.handlers):
+            if handler not in before.get(name, []):
+                logger.removeHandler(handler)
+
+
+def _loggers() -> list[tuple[str, logging.Logger]]:
+    known = logging.Logger.manager.loggerDict
+    return [(name, known[name]) for name in list(known) if isinstance(known[name], logging.Logger)]
 
 
 def _folder(request: pytest.FixtureRequest, option: str) -> Path:

@@ -59,6 +59,9 @@ inline void check_spatial_shapes(const char* op, at::IntArrayRef spatial_shapes,
             width <= std::numeric_limits<int32_t>::max(),
         op, ": spatial_shapes: got (", height, ", ", width, ") for level ", level, ", expected sizes in [0, 2^31)");
     covered += height * width;
+    if (covered > tokens) {
+      break;  // the next level could overflow the sum
+    }
   }
   TORCH_CHECK_VALUE(
       covered == tokens, op, ": spatial_shapes: got ", spatial_shapes, " covering ", covered, " tokens, expected ",
@@ -182,8 +185,11 @@ inline DeformAttnSizes check_sampling(
   check_raw_samples(op, reference_points, heads, reference_points, sampling_offsets, attention_logits);
   const int64_t levels = sampling_offsets.size(3);
   int64_t tokens = 0;
-  for (size_t i = 0; i + 1 < spatial_shapes.size(); i += 2) {
-    tokens += spatial_shapes[i] * spatial_shapes[i + 1];
+  for (size_t i = 0; i + 1 < spatial_shapes.size() && tokens <= std::numeric_limits<int32_t>::max(); i += 2) {
+    // Sizes of a level that is no level are refused below, in the same order.
+    const bool is_size = spatial_shapes[i] >= 0 && spatial_shapes[i] <= std::numeric_limits<int32_t>::max() &&
+                         spatial_shapes[i + 1] >= 0 && spatial_shapes[i + 1] <= std::numeric_limits<int32_t>::max();
+    tokens += is_size ? spatial_shapes[i] * spatial_shapes[i + 1] : 0;
   }
   check_spatial_shapes(op, spatial_shapes, levels, tokens);
   return {reference_points.size(0), tokens, heads, 0, sampling_offsets.size(1), levels, sampling_offsets.size(4)};

@@ -13,8 +13,12 @@ namespace {
 
 const c10::DispatchKeySet kAutocastKeys({c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA});
 
+// Only floating point values are cast: others are for the operator to refuse.
 at::ScalarType value_type(const at::Tensor& value) {
-  return value.scalar_type() == at::kDouble ? at::kDouble : at::autocast::get_autocast_dtype(value.device().type());
+  if (value.scalar_type() == at::kDouble || !value.is_floating_point()) {
+    return value.scalar_type();
+  }
+  return at::autocast::get_autocast_dtype(value.device().type());
 }
 
 at::Tensor ms_deform_attn_autocast(

@@ -265,7 +265,7 @@ SPARSE_DETR_INLINE void sample_gradients(
   for (int64_t i = 0; i < count; ++i) {
     // The attention weight of a sample that counts as zero may be anything.
     const int32_t counts = (token[i] & token[count + i] & token[2 * count + i] & token[3 * count + i]) != -1;
-    const scalar_t weight = counts ? attention[i] : scalar_t(0);
+    const scalar_t weight = number_or_zero(counts, attention[i]);
     const scalar_t right = scratch.fraction_x[i];
     const scalar_t lower = scratch.fraction_y[i];
     const scalar_t left = scalar_t(1) - right;

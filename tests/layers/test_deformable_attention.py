@@ -113,6 +113,34 @@ def test_the_sampling_is_given_only_where_it_is_asked_for():
     assert torch.equal(got, again)
 
 
+@pytest.mark.parametrize("samples_first", [False, True, None])
+def test_compiles_as_one_graph(samples_first):
+    module = attention()
+    module.project_after_sampling = samples_first
+    valid_sizes = torch.tensor([[[3, 4], [2, 2]]])
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    results = []
+    tensors = inputs(4)
+    for function in (module, compiled):
+        leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+        got, sampling = function(*leaves, SHAPES, valid_sizes, with_sampling=True)
+        gradients = torch.autograd.grad(got.square().sum(), [*leaves, *module.parameters()])
+        results.append([got, sampling.locations, sampling.weights, *gradients])
+    torch._dynamo.reset()
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(two, one)
+
+
+def test_inference_mode_gives_the_same():
+    module = attention()
+    query, points, source = inputs()
+    expected, _ = module(query, points, source, SHAPES)
+    with torch.inference_mode():
+        got, _ = module(query, points, source, SHAPES)
+    assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize(("batch", "queries"), [(0, 4), (1, 0)])
 def test_no_image_or_no_query_gives_an_empty_output(batch, queries):
     query, points, source = inputs()

@@ -189,11 +189,11 @@ def test_the_operator_names_a_bad_argument_in_both_directions(
 ) -> None:
     arguments = operator_arguments(operator, argument, wrong)
     names = "|".join(valid_arguments(operator))
-    message = rf"{operator}(_backward)?: ({names}): got .*expected"
+    message: str | None = rf"{operator}(_backward)?: ({names}): got .*expected"
     errors: tuple[type[Exception], ...] = (error,)
     if not isinstance(wrong, torch.Tensor) and argument != "spatial_shapes":
         # Some the dispatcher refuses itself; None reaches the operator as a tensor without a type.
-        message, errors = "", (RuntimeError, TypeError, ValueError)
+        message, errors = None, (RuntimeError, TypeError, ValueError)
     namespace = torch.ops.sparse_detr
     with pytest.raises(errors, match=message):
         getattr(namespace, operator)(*arguments)

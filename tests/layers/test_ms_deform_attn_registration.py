@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -136,6 +138,9 @@ def test_the_torch_path_compiles_as_one_graph_with_dynamic_sizes() -> None:
 
 
 @needs_native
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="it needs a compiler of C++"
+)
 def test_compiles_with_the_default_compiler() -> None:
     check_compiled("points", "native", "inductor")
 

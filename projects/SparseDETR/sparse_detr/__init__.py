@@ -1,3 +1,3 @@
 """Sparse DETR and its relatives for Detectron2."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -17,8 +17,8 @@ from .layers.deformable_attention import MultiScaleDeformableAttention
 from .layers.dropout import Dropout
 from .layers.feed_forward import FeedForward
 from .layers.initialization import xavier_matrices_
-from .layers.residual import add_update
 from .layers.rebuilt_memory import rebuilt_when_needed
+from .layers.residual import add_update
 from .query_selection.encoder_proposals import Proposals
 from .structures import (
     EncoderOutput,

@@ -43,9 +43,7 @@ class QuerySet:
 QUERY_SETS = {
     "all": QuerySet("all tokens", lambda tokens: tokens, "raster"),
     "tenth": QuerySet("10 % of the tokens, on objects", lambda tokens: tokens // 10, "objects"),
-    "tenth-random": QuerySet(
-        "10 % of the tokens, anywhere", lambda tokens: tokens // 10, "random"
-    ),
+    "tenth-random": QuerySet("10 % of the tokens, anywhere", lambda tokens: tokens // 10, "random"),
     "tenth-raster": QuerySet(
         "10 % of the tokens, row by row", lambda tokens: tokens // 10, "raster"
     ),
@@ -200,5 +198,6 @@ def _object_scores(centres: Tensor, generator: torch.Generator) -> Tensor:
     """
     objects = 0.1 + 0.8 * torch.rand(7, 2, generator=generator)
     sides = 0.03 * 20 ** torch.rand(7, 2, generator=generator)
-    distance = ((centres[:, None] - objects) / sides).norm(dim=-1).amin(dim=1)
+    offsets = (centres[:, None] - objects) / sides
+    distance: Tensor = offsets.square().sum(-1).sqrt().amin(dim=1)
     return 0.1 * torch.randn(len(centres), generator=generator) - distance

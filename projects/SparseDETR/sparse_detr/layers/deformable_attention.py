@@ -104,7 +104,7 @@ class MultiScaleDeformableAttention(nn.Module):
                 source, spatial_shapes, *samples, weight, bias, valid_sizes
             )
         else:
-            value = self.value_proj(source).view(*source.shape[:2], self.num_heads, -1)
+            value = self.value_proj(source).unflatten(-1, (self.num_heads, -1))
             attended = ms_deform_attn_fused(value, spatial_shapes, *samples, valid_sizes)
         sampling = None
         if with_sampling:

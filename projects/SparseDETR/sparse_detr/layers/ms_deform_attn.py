@@ -173,9 +173,13 @@ def is_native(tensor: object) -> bool:
 
 def flat(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
     """Level sizes as the operators take them: h0, w0, h1, w1, ..."""
-    if isinstance(spatial_shapes, Tensor):
+    given: object = spatial_shapes
+    if isinstance(given, Tensor):
         raise TypeError("spatial_shapes: got a Tensor, expected (height, width) Python ints")
-    return [size for shape in spatial_shapes for size in shape]
+    sizes = [size for height, width in spatial_shapes for size in (height, width)]
+    if any(isinstance(size, bool) for size in sizes):
+        raise TypeError("bool")
+    return sizes
 
 
 def _check_attn(

@@ -78,10 +78,15 @@ def sampling_torch(
     weights = attention_logits.flatten(-2).softmax(-1).view(attention_logits.shape)
     reference = reference_points[:, :, None, :, None]
     if reference.shape[-1] == 2:
-        size = sampling_offsets.new_tensor([(w, h) for h, w in spatial_shapes])[:, None]
-        return reference + sampling_offsets / size, weights
+        # A level without cells is never read; one cell keeps its gradients numbers.
+        cells = [(max(w, 1), max(h, 1)) for h, w in spatial_shapes]
+        return reference + sampling_offsets / sampling_offsets.new_tensor(cells)[:, None], weights
     points = sampling_offsets.shape[-2]
-    return reference[..., :2] + sampling_offsets / points * reference[..., 2:] * 0.5, weights
+    centre, size = reference[..., :2], reference[..., 2:]
+    # Masked before the product: a gradient of zero times infinity is NaN.
+    finite = size.isfinite() & sampling_offsets.isfinite()
+    step = torch.where(finite, sampling_offsets, 0.0) / points * torch.where(finite, size, 0.0)
+    return torch.where(finite, centre + step * 0.5, float("nan")), weights
 
 
 def without_padding(

@@ -26,6 +26,8 @@ def check_spatial_shapes(spatial_shapes: Sequence[tuple[int, int]]) -> list[tupl
             "spatial_shapes: got a Tensor, expected a sequence of (height, width) Python ints "
             "(a tensor would make every call wait for the device: call .tolist() once)"
         )
+    if not isinstance(given, Sequence):
+        raise TypeError(f"spatial_shapes: got {given!r}, expected a sequence of (height, width)")
     shapes: list[tuple[int, int]] = []
     for level, shape in enumerate(spatial_shapes):
         if not isinstance(shape, Sequence) or len(shape) != 2:
@@ -76,6 +78,9 @@ def check_tensors(
             )
         if tensor.dtype not in FLOATING_DTYPES:
             raise TypeError(f"{name}: got dtype {tensor.dtype}, expected a floating point dtype")
+    for name, tensor in values.items():
+        if tensor.dtype != main.dtype:
+            raise TypeError(f"{name}: got dtype {tensor.dtype}, expected {main.dtype}")
     wanted = coordinate_dtype(main.dtype)
     for name, tensor in coordinates.items():
         if tensor.dtype != wanted:

@@ -6,6 +6,7 @@ autocast are registered by the compiled library: torch's own hook would lower th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -129,21 +130,44 @@ def _project_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (grad_source, None, *others, None)
 
 
+def _register_fake(name: str, fake: Any) -> None:
+    """Registers a shape function that refuses arguments of several devices.
+
+    The dispatcher calls it where any argument lies on the meta device; without the check a call
+    with the others on a CPU would get memory that nobody wrote.
+    """
+    overload = getattr(torch.ops.sparse_detr, name).default
+    names = [argument.name for argument in overload._schema.arguments]
+
+    def checked(*arguments: Any) -> Any:
+        given = [(n, a) for n, a in zip(names, arguments) if isinstance(a, Tensor)]
+        main = dict(given).get("value", dict(given).get("source", given[0][1]))
+        for argument, tensor in given:
+            if tensor.device != main.device:
+                raise ValueError(
+                    f"{name}: {argument}: got device {tensor.device}, expected {main.device}, "
+                    "the device of the values"
+                )
+        return fake(*arguments)
+
+    torch.library.register_fake(f"sparse_detr::{name}", checked)
+
+
 def _register() -> None:
     """Tells torch the shapes and the gradients of the compiled operators."""
-    operators = {
+    operators: dict[str, tuple[Callable[..., Any], ...]] = {
         "ms_deform_attn": (_fake_attn, _fake_attn_backward, _attn_backward),
         "ms_deform_attn_fused": (_fake_fused, _fake_fused_backward, _fused_backward),
         "sample_then_project": (_fake_project, _fake_project_backward, _project_backward),
     }
     for name, (fake, fake_backward, backward) in operators.items():
         forward_name, backward_name = f"sparse_detr::{name}", f"sparse_detr::{name}_backward"
-        torch.library.register_fake(forward_name, fake)
-        torch.library.register_fake(backward_name, fake_backward)
+        _register_fake(name, fake)
+        _register_fake(f"{name}_backward", fake_backward)
         torch.library.register_autograd(forward_name, backward, setup_context=_save_attn)
         # Without this a double backward would only warn, and give a wrong gradient.
         torch.library.register_autograd(backward_name, _refuse_double_backward)
-    torch.library.register_fake("sparse_detr::deform_attn_sampling", _fake_sampling)
+    _register_fake("deform_attn_sampling", _fake_sampling)
 
 
 if backend.extension_status.loaded:

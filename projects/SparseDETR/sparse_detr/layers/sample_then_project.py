@@ -81,7 +81,9 @@ def sample_then_project(
             _check(source, spatial_shapes, samples, projection, valid_sizes)
             raise
     shapes = _check(source, spatial_shapes, samples, projection, valid_sizes)
-    value = F.linear(source, *projection).view(*source.shape[:2], sampling_offsets.shape[2], -1)
+    heads = sampling_offsets.shape[2]
+    channels = value_weight.shape[0] // heads
+    value = F.linear(source, *projection).view(*source.shape[:2], heads, channels)
     return ms_deform_attn_fused(value, shapes, *samples, valid_sizes)
 
 
