@@ -178,7 +178,7 @@ def flat(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
         raise TypeError("spatial_shapes: got a Tensor, expected (height, width) Python ints")
     sizes = [size for height, width in spatial_shapes for size in (height, width)]
     if any(isinstance(size, bool) for size in sizes):
-        raise TypeError("bool")
+        raise TypeError("spatial_shapes: got a bool, expected (height, width) Python ints")
     return sizes
 
 
