@@ -140,9 +140,9 @@ def _register_fake(name: str, fake: Any) -> None:
     names = [argument.name for argument in overload._schema.arguments]
 
     def checked(*arguments: Any) -> Any:
-        given = [(n, a) for n, a in zip(names, arguments) if isinstance(a, Tensor)]
-        main = dict(given).get("value", dict(given).get("source", given[0][1]))
-        for argument, tensor in given:
+        given = {n: a for n, a in zip(names, arguments) if isinstance(a, Tensor)}
+        main = next(given[n] for n in ("value", "source", *given) if n in given)
+        for argument, tensor in given.items():
             if tensor.device != main.device:
                 raise ValueError(
                     f"{name}: {argument}: got device {tensor.device}, expected {main.device}, "
