@@ -159,6 +159,6 @@ ELEMENTWISE = frozenset(
         *("all", "amax", "amin", "cumsum", "max_pool2d", "mean", "min", "minimum", "sum"),
         *("sort", "topk"),
         *("clone", "embedding", "expand_as", "fill_", "flip", "index_copy_", "index_select"),
-        *("masked_fill_", "meshgrid", "numel", "pad", "scatter"),
+        *("masked_fill_", "meshgrid", "numel", "pad", "scatter", "unflatten"),
     )
 )
