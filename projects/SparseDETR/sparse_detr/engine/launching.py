@@ -6,7 +6,10 @@ the same function. Detectron2 v0.6 refuses several processes without a GPU, henc
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -103,6 +106,14 @@ def _run_and_exit(work: Callable[..., int], args: tuple[Any, ...]) -> None:
     """Ends a started process with the code of its work; success returns, as the parent expects."""
     code = work(*args)
     if dist.is_initialized() and code == 0:
+        # Together: nobody leaves while another still talks.
+        comm.synchronize()
+        if dist.get_backend() == "gloo":
+            # Its threads now and then abort a process that takes itself down, all work done.
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
         dist.destroy_process_group()
     if code != 0:
         raise SystemExit(code)
