@@ -26,73 +26,10 @@ def _refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
     )
 
 
-def _fake_attn(
-    value: Tensor, spatial_shapes: Any, locations: Tensor, weights: Tensor, valid_sizes: Any = None
-) -> Tensor:
+def _fake_attn(value: Tensor, spatial_shapes: Any, *samples: Any) -> Tensor:
+    """Of both forms: locations and reference points have the queries in the same place."""
     batch, _, heads, channels = value.shape
-    return value.new_empty((batch, locations.shape[1], heads * channels))
-
-
-def _fake_attn_backward(
-    grad: Tensor,
-    value: Tensor,
-    spatial_shapes: Any,
-    locations: Tensor,
-    weights: Tensor,
-    valid_sizes: Any = None,
-) -> tuple[Tensor, ...]:
-    return _like(value, locations, weights)
-
-
-def _save_attn(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    value, ctx.spatial_shapes, *rest = inputs
-    ctx.save_for_backward(value, *rest)
-
-
-def _attn_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    value, *rest = ctx.saved_tensors
-    grad_value, *others = torch.ops.sparse_detr.ms_deform_attn_backward(
-        grad, value, ctx.spatial_shapes, *rest
-    )
-    return (grad_value, None, *others, None)
-
-
-def _fake_fused(
-    value: Tensor,
-    spatial_shapes: Any,
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    valid_sizes: Any = None,
-) -> Tensor:
-    batch, _, heads, channels = value.shape
-    return value.new_empty((batch, offsets.shape[1], heads * channels))
-
-
-def _fake_fused_backward(
-    grad: Tensor,
-    value: Tensor,
-    spatial_shapes: Any,
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    valid_sizes: Any = None,
-) -> tuple[Tensor, ...]:
-    return _like(value, reference, offsets, logits)
-
-
-def _fused_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    value, *rest = ctx.saved_tensors
-    grad_value, *others = torch.ops.sparse_detr.ms_deform_attn_fused_backward(
-        grad, value, ctx.spatial_shapes, *rest
-    )
-    return (grad_value, None, *others, None)
-
-
-def _fake_sampling(
-    reference: Tensor, offsets: Tensor, logits: Tensor, spatial_shapes: Any
-) -> tuple[Tensor, ...]:
-    return _like(offsets, logits)
+    return value.new_empty((batch, samples[0].shape[1], heads * channels))
 
 
 def _fake_project(
@@ -108,26 +45,36 @@ def _fake_project(
     return source.new_empty((source.shape[0], offsets.shape[1], weight.shape[0]))
 
 
-def _fake_project_backward(
-    grad: Tensor,
-    source: Tensor,
-    spatial_shapes: Any,
-    reference: Tensor,
-    offsets: Tensor,
-    logits: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    valid_sizes: Any = None,
+def _fake_sampling(
+    reference: Tensor, offsets: Tensor, logits: Tensor, spatial_shapes: Any
 ) -> tuple[Tensor, ...]:
-    return _like(source, reference, offsets, logits, weight, bias)
+    return _like(offsets, logits)
 
 
-def _project_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    source, *rest = ctx.saved_tensors
-    grad_source, *others = torch.ops.sparse_detr.sample_then_project_backward(
-        grad, source, ctx.spatial_shapes, *rest
-    )
-    return (grad_source, None, *others, None)
+def _fake_backward_of(num_gradients: int) -> Callable[..., tuple[Tensor, ...]]:
+    """Gradients like the inputs, without the level sizes and the valid sizes after them."""
+
+    def fake(grad: Tensor, value: Tensor, spatial_shapes: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        return _like(value, *inputs[: num_gradients - 1])
+
+    return fake
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    value, ctx.spatial_shapes, *rest = inputs
+    ctx.save_for_backward(value, *rest)
+
+
+def _backward_of(name: str) -> Callable[..., tuple[Tensor | None, ...]]:
+    """The gradients of an operator by the operator ``<name>_backward``."""
+    operator = getattr(torch.ops.sparse_detr, f"{name}_backward")
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        value, *rest = ctx.saved_tensors
+        grad_value, *others = operator(grad, value, ctx.spatial_shapes, *rest)
+        return (grad_value, None, *others, None)
+
+    return backward
 
 
 def _register_fake(name: str, fake: Any) -> None:
@@ -155,16 +102,18 @@ def _register_fake(name: str, fake: Any) -> None:
 
 def _register() -> None:
     """Tells torch the shapes and the gradients of the compiled operators."""
-    operators: dict[str, tuple[Callable[..., Any], ...]] = {
-        "ms_deform_attn": (_fake_attn, _fake_attn_backward, _attn_backward),
-        "ms_deform_attn_fused": (_fake_fused, _fake_fused_backward, _fused_backward),
-        "sample_then_project": (_fake_project, _fake_project_backward, _project_backward),
+    operators: dict[str, tuple[Callable[..., Tensor], int]] = {
+        "ms_deform_attn": (_fake_attn, 3),
+        "ms_deform_attn_fused": (_fake_attn, 4),
+        "sample_then_project": (_fake_project, 6),
     }
-    for name, (fake, fake_backward, backward) in operators.items():
+    for name, (fake, num_gradients) in operators.items():
         forward_name, backward_name = f"sparse_detr::{name}", f"sparse_detr::{name}_backward"
         _register_fake(name, fake)
-        _register_fake(f"{name}_backward", fake_backward)
-        torch.library.register_autograd(forward_name, backward, setup_context=_save_attn)
+        _register_fake(f"{name}_backward", _fake_backward_of(num_gradients))
+        torch.library.register_autograd(
+            forward_name, _backward_of(name), setup_context=_save_inputs
+        )
         # Without this a double backward would only warn, and give a wrong gradient.
         torch.library.register_autograd(backward_name, _refuse_double_backward)
     _register_fake("deform_attn_sampling", _fake_sampling)
