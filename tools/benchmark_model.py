@@ -26,7 +26,7 @@ import torch
 
 from sparse_detr.benchmarking.disturbance import DisturbanceWatch
 from sparse_detr.benchmarking.fresh_process import FreshProcessError, call_in_fresh_process
-from sparse_detr.benchmarking.machine import describe_machine, machine_lines
+from sparse_detr.benchmarking.machine import describe_machine
 from sparse_detr.benchmarking.model_report import measure_ways
 from sparse_detr.benchmarking.model_tables import (
     agreement_table,
@@ -47,6 +47,12 @@ from sparse_detr.benchmarking.model_ways import (
 )
 from sparse_detr.benchmarking.outside_models import DEFORMABLE_DETR, RT_DETR
 from sparse_detr.benchmarking.peak_memory import LIVE_MEMORY
+from sparse_detr.benchmarking.report_files import (
+    note_stop,
+    print_headings,
+    save_report,
+    was_stopped,
+)
 from sparse_detr.benchmarking.timing import TimingPlan
 
 _REPORT = "sparse_detr.benchmarking.model_report"
@@ -185,26 +191,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                     n for n in record.get("missing", []) if n not in report["notes"]
                 ]
                 report[part].append(record)
-                save(report, options)
+                save_report(report, options.json)
         except FreshProcessError as error:
-            # What was measured until here is worth keeping.
-            report["notes"].append(f"stopped: {error}")
-            print(error, file=sys.stderr)
+            note_stop(report, error)
     return report
-
-
-def save(report: dict[str, Any], options: argparse.Namespace) -> None:
-    """Writes what was measured until now, if a file was asked for."""
-    if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def show(reports: list[dict[str, Any]], markdown: bool) -> None:
     """Prints the tables of one or more reports."""
-    for report in reports:
-        mark = "- " if markdown else ""
-        lines = [*machine_lines(report["machine"]), *report["notes"]]
-        print("\n".join(mark + line for line in lines), end="\n\n")
+    print_headings(reports, markdown)
     runs, memory, training = (
         [record for report in reports for record in report[part]]
         for part in ("runs", "memory", "training")
@@ -230,13 +225,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     report = run(options)
-    save(report, options)
+    save_report(report, options.json)
     show([report], options.markdown)
     exact = [run["agreement"].get(way) for run in report["runs"] for way in (OURS, OPTIMISED)]
     if any(found is not None and not found["holds"] for found in exact):
         print("predictions differ from the released way by more than 1e-5", file=sys.stderr)
         return 1
-    return 1 if any(note.startswith("stopped") for note in report["notes"]) else 0
+    return 1 if was_stopped(report) else 0
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import torch
 
 from sparse_detr.benchmarking.disturbance import DisturbanceWatch
 from sparse_detr.benchmarking.fresh_process import FreshProcessError, call_in_fresh_process
-from sparse_detr.benchmarking.machine import cpu_capability, describe_machine, machine_lines
+from sparse_detr.benchmarking.machine import cpu_capability, describe_machine
 from sparse_detr.benchmarking.memory_rates import measure_memory_rates
 from sparse_detr.benchmarking.operator_cases import OPERATORS, OURS
 from sparse_detr.benchmarking.operator_inputs import QUERY_SETS
@@ -45,6 +45,12 @@ from sparse_detr.benchmarking.operator_tables import (
     times_table,
 )
 from sparse_detr.benchmarking.peak_memory import LIVE_MEMORY
+from sparse_detr.benchmarking.report_files import (
+    note_stop,
+    print_headings,
+    save_report,
+    was_stopped,
+)
 from sparse_detr.benchmarking.timing import TimingPlan
 from sparse_detr.layers.backend import backend_for
 
@@ -196,26 +202,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 print(f"measured: {record['operator']}, {record['queries']}, "
                       f"{record['direction']}", file=sys.stderr, flush=True)  # fmt: skip
                 report[part].append(record)
-                save(report, options)
+                save_report(report, options.json)
     except FreshProcessError as error:
-        # What was measured until here is worth keeping.
-        report["notes"].append(f"stopped: {error}")
-        print(error, file=sys.stderr)
+        note_stop(report, error)
     return report
-
-
-def save(report: dict[str, Any], options: argparse.Namespace) -> None:
-    """Writes what was measured until now, if a file was asked for."""
-    if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def show(reports: list[dict[str, Any]], markdown: bool) -> None:
     """Prints the tables of one or more reports."""
-    for report in reports:
-        mark = "- " if markdown else ""
-        lines = [*machine_lines(report["machine"]), *report["notes"]]
-        print("\n".join(mark + line for line in lines), end="\n\n")
+    print_headings(reports, markdown)
     operators = [record for report in reports for record in report["operators"]]
     memory = [record for report in reports for record in report["memory"]]
     rates = [report["rates"] for report in reports if report["rates"]]
@@ -243,9 +238,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("nothing to compare: build the extension first", file=sys.stderr)
         return 1
     report = run(options)
-    save(report, options)
+    save_report(report, options.json)
     show([report], options.markdown)
-    return 1 if any(note.startswith("stopped") for note in report["notes"]) else 0
+    return 1 if was_stopped(report) else 0
 
 
 if __name__ == "__main__":
