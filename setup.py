@@ -200,7 +200,11 @@ def main() -> None:
         install_requires=REQUIREMENTS,
         packages=[*find_packages(PACKAGE_PARENT), *config_packages()],
         package_dir={"": PACKAGE_PARENT, "sparse_detr.configs": "configs"},
-        package_data={"sparse_detr": ["py.typed"]},
+        extras_require={"video": ["opencv-python-headless"]},
+        package_data={
+            "sparse_detr": ["py.typed"],
+            "sparse_detr.visualization.sparsity": ["page_files/*"],
+        },
         **extension_arguments(),
     )
 

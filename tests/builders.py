@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,17 +15,31 @@ from torch import Tensor, nn
 from sparse_detr.config.loading import load_config
 from sparse_detr.meta_arch import TransformerDetector
 
+# Files in configs/models, one for each way in which the parts are put together.
+SYSTEMS = (
+    "deformable_detr",
+    "deformable_detr_box_refinement",
+    "deformable_detr_two_stage",
+    "efficient_detr",
+    "sparse_detr",
+    "sparse_detr_objectness",
+    "sparse_detr_random",
+    "single_scale_detr",
+    "sparse_single_scale_detr",
+)
+
 
 class PoolingBackbone(Backbone):
-    """A backbone of one strided convolution per level, strides 8, 16 and 32."""
+    """A backbone of one strided convolution per level."""
 
-    def __init__(self, channels: int = 8) -> None:
+    def __init__(self, channels: int = 8, strides: Sequence[int] = (8, 16, 32)) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
             nn.Conv2d(3, channels, kernel_size=stride, stride=stride, padding=stride // 2)
-            for stride in (8, 16, 32)
+            for stride in strides
         )
         self.channels = channels
+        self.strides = tuple(strides)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Maps by name."""
@@ -34,7 +49,7 @@ class PoolingBackbone(Backbone):
         """Channels and strides by name."""
         return {
             f"c{i}": ShapeSpec(channels=self.channels, stride=stride)
-            for i, stride in enumerate((8, 16, 32))
+            for i, stride in enumerate(self.strides)
         }
 
 
@@ -47,8 +62,9 @@ def small_config(system: str = "sparse_detr", **overrides: Any) -> Any:
     """
     config = load_config(f"models/{system}")
     model = config.model
-    model.backbone = LazyCall(PoolingBackbone)(channels=8)
-    model.feature_projection.in_channels = {f"c{i}": 8 for i in range(3)}
+    strides = [32] if model.num_levels == 1 else [8, 16, 32]
+    model.backbone = LazyCall(PoolingBackbone)(channels=8, strides=strides)
+    model.feature_projection.in_channels = {f"c{i}": 8 for i in range(len(strides))}
     model.hidden_dim = 32
     model.num_classes = 5
     model.encoder.num_heads = 4
@@ -57,7 +73,7 @@ def small_config(system: str = "sparse_detr", **overrides: Any) -> Any:
     model.encoder.dropout = 0.0
     model.decoder.num_layers = 2
     model.query_selection.num_queries = 10
-    if system == "sparse_detr":
+    if model.keep_ratio is not None:
         model.keep_ratio = 0.3
     for key, value in overrides.items():
         node = model

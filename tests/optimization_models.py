@@ -31,12 +31,17 @@ def backbone_detector(
 ) -> TransformerDetector:
     """A small detector on one of :data:`BACKBONES`, in evaluation mode."""
     config = load_config(f"models/backbones/{name}")
+    model = load_config(f"models/{system}").model
+    channels = dict(config.in_channels)
+    if model.num_levels == 1:
+        channels = dict([list(channels.items())[-1]])
+    groups = model.feature_projection.num_groups
     detector = small_detector(
         system,
         randomised=False,
         backbone=config.backbone,
-        feature_projection__in_channels=config.in_channels,
-        feature_projection__num_groups=8,
+        feature_projection__in_channels=channels,
+        feature_projection__num_groups=groups and 8,
         released_behaviour=False,
         **overrides,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
@@ -28,6 +29,8 @@ def test_the_published_settings_are_all_there() -> None:
             assert f"sparse_detr/sparse_detr_{backbone}_rho{percent}_50ep" in NAMES
         for variant in ("base", "box_refinement", "two_stage", "topk_queries"):
             assert f"deformable_detr/deformable_detr_{backbone}_{variant}_50ep" in NAMES
+    for variant in ("objectness", "random", "no_auxiliary", "12layers", "12layers_no_auxiliary"):
+        assert f"sparse_detr/sparse_detr_r50_rho10_{variant}_50ep" in NAMES
 
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=NAMES)
@@ -62,7 +65,8 @@ def test_the_name_says_the_keeping_ratio(name: str) -> None:
     percent = re.search(r"rho(\d+)", name)
     assert percent is not None
     assert config.model.keep_ratio == pytest.approx(int(percent[1]) / 100)
-    assert config.schedule.epochs == 50
+    epochs = re.search(r"_(\d+)ep$", name)
+    assert epochs is not None and config.schedule.epochs == int(epochs[1])
     assert config.train.output_dir.endswith(Path(name).name)
 
 
@@ -71,6 +75,36 @@ def test_swin_configs_build_swin(name: str) -> None:
     config = load_config(name)
     assert "SwinBackbone" in str(config.model.backbone._target_)
     assert list(config.model.feature_projection.in_channels) == ["stage1", "stage2", "stage3"]
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "rho" in n and "r50" in n])
+def test_the_name_says_what_tokens_are_selected_by_and_what_is_left_out(name: str) -> None:
+    model = load_config(name).model
+    target = str(model.token_scoring._target_)
+    wanted = {"objectness": "ObjectnessScoring", "random": "RandomScoring"}
+    expected = [kind for word, kind in wanted.items() if word in name] or ["ScoringNetwork"]
+    assert expected[0] in target
+    loss = "TokenScoringLoss" if expected == ["ScoringNetwork"] else "CorrLog"
+    assert loss in str(model.criterion.token_scoring._target_)
+    assert model.heads.encoder_auxiliary is ("no_auxiliary" not in name)
+    assert model.encoder.num_layers == (12 if "12layers" in name else 6)
+    assert ("DenseEncoder" in str(model.encoder._target_)) is ("dense_attention" in name)
+
+
+SMALL = sorted(path.stem for path in (CONFIGS / "models").glob("small_*.py"))
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("name", SMALL)
+def test_a_small_model_trains_a_step_and_predicts(name: str, released: bool) -> None:
+    overrides = ["model.num_classes=5", f"model.released_behaviour={released}"]
+    model = instantiate(load_config(f"models/{name}", overrides).model).train()
+    inputs = batch([(96, 128), (64, 160)], [2, 3])
+    sum(model(inputs).values()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    with torch.no_grad():
+        found = [item["instances"] for item in model.eval()(inputs)]
+    assert all(len(instances) == 100 for instances in found)
 
 
 def test_one_key_sets_every_switch_of_the_released_behaviour() -> None:

@@ -90,6 +90,13 @@ def test_numbers_that_are_not_finite_are_refused_with_the_images_that_have_them(
         TopDetections(6, keep_boxes_outside)(predictions, [(10, 10)] * 3)
 
 
+def test_each_detection_names_its_query():
+    logits = torch.tensor([[[0.0, 3.0], [2.0, 1.0], [-1.0, -2.0]]])
+    (found,) = TopDetections(4).select(Predictions(logits, torch.rand(1, 3, 4)), [(10, 10)])
+    assert found.queries.tolist() == [0, 1, 1, 0]
+    assert found.classes.tolist() == [1, 0, 1, 0]
+
+
 def test_no_detections_at_all_are_refused():
     with pytest.raises(ValueError, match="max_detections must be at least 1"):
         TopDetections(0)

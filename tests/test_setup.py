@@ -104,6 +104,13 @@ def test_a_wheel_holds_the_package_and_the_configs(tmp_path: Path) -> None:
     (archive,) = (tmp_path / "dist").glob("sparse_detr-*.whl")
     names = set(zipfile.ZipFile(archive).namelist())
     assert {"sparse_detr/__init__.py", "sparse_detr/py.typed"} <= names
+    page_files = "projects/SparseDETR/sparse_detr/visualization/sparsity/page_files"
+    page = {
+        f"sparse_detr/visualization/sparsity/page_files/{path.name}"
+        for path in (ROOT / page_files).iterdir()
+    }
+    assert page
+    assert page <= names
     configs = {f"sparse_detr/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.py")}
     assert configs
     assert configs <= names

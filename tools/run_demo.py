@@ -46,7 +46,7 @@ def results_table(results: dict[str, Any], minutes: float, config: Any) -> str:
     gates = [row for row in config.train.expected_results if row[:2] == ["bbox", "AP"]]
     gate = f", gate {gates[0][2]:g}" if gates else ""
     head = (
-        f"Sparse DETR, keeping ratio {config.model.keep_ratio:g}, "
+        f"Sparse DETR, keeping ratio {config.model.keep_ratio}, "
         f"{config.data.val_images} held-out images, {minutes:.1f} minutes{gate}:"
     )
     return "\n".join([head, *lines])

@@ -96,6 +96,14 @@ SPARSE_DETR_INLINE void store(scalar_t* target, Vector<scalar_t> vector) {
   *reinterpret_cast<Vector<scalar_t>*>(target) = vector;
 }
 
+// Asks for the cache lines that hold `bytes` bytes; kForWriting: to write them.
+template <bool kForWriting = false>
+SPARSE_DETR_INLINE void fetch(const void* data, int64_t bytes) {
+  for (int64_t byte = 0; byte < bytes; byte += 64) {
+    __builtin_prefetch(static_cast<const char*>(data) + byte, kForWriting ? 1 : 0);
+  }
+}
+
 // e ** x with an error below two units in the last place; 0 is returned as about 1e-38, NaN as NaN. No calls, no
 // branches: a loop over it vectorises. Source: Cephes' expf, the usual reduction by multiples of ln 2.
 SPARSE_DETR_INLINE float exponential(float x) {

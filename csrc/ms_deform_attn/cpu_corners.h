@@ -14,6 +14,11 @@ namespace sparse_detr {
 namespace cpu {
 namespace SPARSE_DETR_ISA {
 
+// Sixteen samples and 32 channels, the sizes of the published models, are compiled in: their loops unroll. Not in
+// float64, which is for checks.
+template <typename scalar_t>
+constexpr bool kHasCommonSizes = sizeof(scalar_t) == 4;
+
 // Sets `attention` to the attention weights: the softmax of the logits where the samples have a reference. kSamples is
 // the number of samples where it is known here, 0 where it is not. kForBackward leaves behind in the scratch what
 // place_dots and sample_gradients read.

@@ -2,6 +2,7 @@
 // instructions that the compiler may use.
 #include "../sample_then_project/cpu_projection.h"
 #include "cpu_attention.h"
+#include "cpu_attention_backward.h"
 #include "cpu_sampling.h"
 
 namespace sparse_detr {
@@ -11,7 +12,7 @@ namespace SPARSE_DETR_ISA {
 template <typename value_t, typename scalar_t>
 const AttentionKernels<value_t, scalar_t>& attention_table() {
   static constexpr AttentionKernels<value_t, scalar_t> kTable = {
-      forward<value_t, scalar_t>, backward<value_t, scalar_t>};
+      forward<value_t, scalar_t>, backward_bytes<scalar_t>, backward<value_t, scalar_t>};
   return kTable;
 }
 

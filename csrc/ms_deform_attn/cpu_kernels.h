@@ -63,8 +63,8 @@ struct AttentionProblem {
   Values<value_t> values;
   // (B * Q) the order in which to go through the queries, a permutation within each image; null: as they come.
   const int32_t* order;
-  // Whether to fetch the rows of an item ahead of time: faster where they come from beyond the second cache, as with
-  // as many queries as tokens, and slower where they are in it.
+  // Whether the forward pass fetches the rows of an item ahead of time: faster where they come from beyond the second
+  // cache, as with as many queries as tokens, and slower where they are in it.
   bool fetch_ahead;
 };
 
@@ -83,10 +83,12 @@ struct AttentionKernels {
   // Queries begin..end of all images: output (B * Q, H, D).
   void (*forward)(
       const AttentionProblem<value_t, scalar_t>& problem, scalar_t* output, void* scratch, int64_t begin, int64_t end);
-  // (image, head) pairs begin..end, each the only writer of its slice of the gradient of the values.
+  // Bytes of working memory that one thread needs for the backward pass.
+  int64_t (*backward_bytes)(int64_t samples, int64_t channels, int64_t tokens);
+  // The (image, head) pair `owner`, the only writer of its slice of the gradient of the values.
   void (*backward)(
-      const AttentionProblem<value_t, scalar_t>& problem, const AttentionGradients<scalar_t>& gradients, void* scratch,
-      int64_t begin, int64_t end);
+      const AttentionProblem<value_t, scalar_t>& problem, const AttentionGradients<scalar_t>& gradients, void* memory,
+      int64_t owner);
 };
 
 template <typename scalar_t>

@@ -45,40 +45,18 @@ cpu::SampleTable SampleLevels::table() const {
       padded ? samples : 0};
 }
 
-std::vector<int32_t> tile_order(at::IntArrayRef spatial_shapes, int64_t batch) {
-  constexpr int64_t kTile = 16;  // tokens of the finest level; measured
-  int64_t finest_height = 1;
-  int64_t finest_width = 1;
-  int64_t tokens = 0;
-  for (size_t i = 0; i < spatial_shapes.size(); i += 2) {
-    finest_height = std::max(finest_height, spatial_shapes[i]);
-    finest_width = std::max(finest_width, spatial_shapes[i + 1]);
-    tokens += spatial_shapes[i] * spatial_shapes[i + 1];
+std::vector<int32_t> sort_by_tile(const std::vector<int32_t>& tile_of, int64_t tiles) {
+  // A counting sort: the place of the first of each tile, then all of them.
+  std::vector<int32_t> place(tiles + 1, 0);
+  for (const int32_t tile : tile_of) {
+    ++place[tile + 1];
   }
-  const int64_t rows = (finest_height + kTile - 1) / kTile;
-  const int64_t columns = (finest_width + kTile - 1) / kTile;
-  const auto for_each_token = [&](const auto& visit) {
-    int64_t token = 0;
-    for (size_t i = 0; i < spatial_shapes.size(); i += 2) {
-      const int64_t height = spatial_shapes[i];
-      const int64_t width = spatial_shapes[i + 1];
-      for (int64_t y = 0; y < height; ++y) {
-        for (int64_t x = 0; x < width; ++x, ++token) {
-          visit(token, y * rows / height * columns + x * columns / width);
-        }
-      }
-    }
-  };
-  // A counting sort: the place of the first token of each tile, then the tokens.
-  std::vector<int64_t> place(rows * columns + 1, 0);
-  for_each_token([&](int64_t, int64_t tile) { ++place[tile + 1]; });
   for (size_t tile = 1; tile < place.size(); ++tile) {
     place[tile] += place[tile - 1];
   }
-  std::vector<int32_t> order(batch * tokens);
-  for_each_token([&](int64_t token, int64_t tile) { order[place[tile]++] = static_cast<int32_t>(token); });
-  for (int64_t i = tokens; i < batch * tokens; ++i) {
-    order[i] = order[i - tokens] + static_cast<int32_t>(tokens);
+  std::vector<int32_t> order(tile_of.size());
+  for (size_t i = 0; i < tile_of.size(); ++i) {
+    order[place[tile_of[i]]++] = static_cast<int32_t>(i);
   }
   return order;
 }

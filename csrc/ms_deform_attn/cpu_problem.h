@@ -5,6 +5,8 @@
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
+#include <algorithm>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -62,10 +64,6 @@ class ThreadMemory {
   void* data_;
 };
 
-// The tokens of all images tile by tile, each with the tokens of all levels that lie in it: neighbours on the map
-// follow each other, and so do their rows in the caches.
-std::vector<int32_t> tile_order(at::IntArrayRef spatial_shapes, int64_t batch);
-
 // The samples of a (query, head) side by side, the queries of all images at one distance; copied where they are not.
 at::Tensor with_even_queries(const at::Tensor& samples);
 int64_t query_stride(const at::Tensor& samples);
@@ -93,6 +91,43 @@ cpu::Samples<scalar_t> raw_samples(const at::Tensor& reference, const at::Tensor
       offsets.size(4),
       query_stride(offsets),
       query_stride(logits)};
+}
+
+// Numbers below `tiles` sorted by tile, those of one tile in ascending order.
+std::vector<int32_t> sort_by_tile(const std::vector<int32_t>& tile_of, int64_t tiles);
+
+// The queries of all images, image by image, tile by tile of the finest level: neighbours on the map follow each other,
+// and so do their rows in the caches. A query lies at its reference point, or at the first of its samples. Empty, which
+// stands for their own order, where they are too many for the numbers.
+template <typename scalar_t>
+std::vector<int32_t> order_by_place(
+    const cpu::Samples<scalar_t>& samples, const DeformAttnSizes& sizes, at::IntArrayRef spatial_shapes) {
+  if (sizes.batch * sizes.queries > std::numeric_limits<int32_t>::max()) {
+    return {};
+  }
+  constexpr int64_t kTile = 16;  // cells; measured
+  int64_t height = 1;
+  int64_t width = 1;
+  for (size_t i = 0; i < spatial_shapes.size(); i += 2) {
+    height = std::max(height, spatial_shapes[i]);
+    width = std::max(width, spatial_shapes[i + 1]);
+  }
+  const int64_t rows = (height + kTile - 1) / kTile;
+  const int64_t columns = (width + kTile - 1) / kTile;
+  // Locations may be anything: beyond the map, NaN.
+  const auto within = [](scalar_t place, int64_t count) {
+    return place > 0 ? (place < 1 ? static_cast<int64_t>(place * scalar_t(count)) : count - 1) : int64_t(0);
+  };
+  const bool has_reference = samples.reference != nullptr;
+  const scalar_t* place = has_reference ? samples.reference : samples.points;
+  const int64_t stride = has_reference ? sizes.levels * samples.reference_size : samples.points_stride;
+  std::vector<int32_t> tile_of(sizes.batch * sizes.queries);
+  for (size_t query = 0; query < tile_of.size(); ++query, place += stride) {
+    const int64_t image = static_cast<int64_t>(query) / sizes.queries;
+    const int64_t row = image * rows + within(place[1], rows);
+    tile_of[query] = static_cast<int32_t>(row * columns + within(place[0], columns));
+  }
+  return sort_by_tile(tile_of, sizes.batch * rows * columns);
 }
 
 }  // namespace sparse_detr

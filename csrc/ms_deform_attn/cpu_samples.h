@@ -28,6 +28,7 @@ struct Scratch {
   scalar_t* kept_weight;
   int32_t* kept_token;
   int32_t* kept_corner;
+  int32_t* kept_slot;  // row of the window of the backward pass
   scalar_t* kept_dot;
   scalar_t* dot;  // (4, samples)
 };
@@ -53,7 +54,7 @@ template <typename scalar_t>
 inline int64_t single_scratch_bytes(int64_t samples) {
   const int64_t one = rounded_up(samples);
   const int64_t four = rounded_up(4 * samples) + kSlack;
-  return (7 * one + 4 * four) * int64_t(sizeof(scalar_t)) + 3 * four * int64_t(sizeof(int32_t));
+  return (7 * one + 4 * four) * int64_t(sizeof(scalar_t)) + 4 * four * int64_t(sizeof(int32_t));
 }
 
 // Cuts the memory, aligned to 64 bytes, into its parts.
@@ -75,7 +76,7 @@ inline Scratch<scalar_t> make_scratch(void* memory, int64_t samples) {
     numbers += four;
   }
   int32_t* indices = reinterpret_cast<int32_t*>(numbers);
-  int32_t** const lists[] = {&scratch.token, &scratch.kept_token, &scratch.kept_corner};
+  int32_t** const lists[] = {&scratch.token, &scratch.kept_token, &scratch.kept_corner, &scratch.kept_slot};
   for (int32_t** part : lists) {
     *part = indices;
     indices += four;

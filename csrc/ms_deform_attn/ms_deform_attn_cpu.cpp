@@ -4,7 +4,8 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <limits>
+#include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "../common/recycled_memory.h"
@@ -24,41 +25,24 @@ at::Tensor with_even_channels(const at::Tensor& value) {
   return value.size(3) == 1 || value.stride(3) == 1 ? value : value.contiguous();
 }
 
-// How to go through the queries. Maps that do not fit the second cache are gone through tile by tile where the queries
-// are the tokens, and their rows are asked for ahead of time where the queries are many.
-class Schedule {
- public:
-  Schedule(const DeformAttnSizes& sizes, at::IntArrayRef spatial_shapes, const at::Tensor& value)
-      : large_(sizes.tokens * sizes.heads * sizes.channels * value.element_size() > kCacheBytes),
-        fetch_ahead_(large_ && 2 * sizes.queries >= sizes.tokens) {
-    const bool fits = sizes.batch * sizes.tokens <= std::numeric_limits<int32_t>::max();
-    if (large_ && fits && sizes.queries == sizes.tokens) {
-      order_ = tile_order(spatial_shapes, sizes.batch);
-    }
-  }
-
-  const int32_t* order() const { return order_.empty() ? nullptr : order_.data(); }
-  bool fetch_ahead() const { return fetch_ahead_; }
-
- private:
-  static constexpr int64_t kCacheBytes = int64_t(1) << 21;
-  bool large_;
-  bool fetch_ahead_;
-  std::vector<int32_t> order_;
-};
+// Whether the values do not fit the second cache: then the order of the queries matters.
+bool is_large(const DeformAttnSizes& sizes, const at::Tensor& value) {
+  constexpr int64_t kCacheBytes = int64_t(1) << 21;
+  return sizes.tokens * sizes.heads * sizes.channels * value.element_size() > kCacheBytes;
+}
 
 template <typename value_t, typename scalar_t>
 cpu::AttentionProblem<Storage<value_t>, scalar_t> make_problem(
     const DeformAttnSizes& sizes, const SampleLevels& levels, const cpu::Samples<scalar_t>& samples,
-    const at::Tensor& value, const Schedule& schedule) {
+    const at::Tensor& value, const std::vector<int32_t>& order, bool fetch_ahead) {
   const auto* data = reinterpret_cast<const Storage<value_t>*>(value.const_data_ptr<value_t>());
   return {
       {sizes.queries, sizes.heads, sizes.channels},
       levels.table(),
       samples,
       {data, value.stride(0), value.stride(1), value.stride(2)},
-      schedule.order(),
-      schedule.fetch_ahead()};
+      order.empty() ? nullptr : order.data(),
+      fetch_ahead};
 }
 
 // Makes the samples of a call for the number type of its kernels: located_samples or raw_samples on its tensors.
@@ -70,10 +54,17 @@ at::Tensor forward(
   at::Tensor output =
       recycled_empty({sizes.batch, sizes.queries, sizes.heads * sizes.channels}, coordinate_type(value.scalar_type()));
   const SampleLevels levels(spatial_shapes, sizes.points, valid_sizes);
-  const Schedule schedule(sizes, spatial_shapes, values);
+  const bool large = is_large(sizes, values);
   SPARSE_DETR_DISPATCH_VALUES(values.scalar_type(), "ms_deform_attn_cpu", [&] {
     using number_t = Compute<scalar_t>;
-    const auto problem = make_problem<scalar_t, number_t>(sizes, levels, make_samples(number_t()), values, schedule);
+    const auto samples = make_samples(number_t());
+    std::vector<int32_t> order;
+    // Of fewer queries the locations and weights are better read in order.
+    if (large && sizes.queries >= sizes.tokens) {
+      order = order_by_place(samples, sizes, spatial_shapes);
+    }
+    const auto problem = make_problem<scalar_t, number_t>(
+        sizes, levels, samples, values, order, large && 2 * sizes.queries >= sizes.tokens);
     const auto& kernels = cpu::attention_kernels<Storage<scalar_t>, number_t>();
     const int64_t bytes = cpu::sample_kernels<number_t>().scratch_bytes(problem.table.samples);
     number_t* result = output.mutable_data_ptr<number_t>();
@@ -103,18 +94,29 @@ Gradients backward(
   at::Tensor grad_points = recycled_empty(points.sizes(), compute);
   at::Tensor grad_weights = recycled_empty(weights.sizes(), compute);
   const SampleLevels levels(spatial_shapes, sizes.points, valid_sizes);
-  const Schedule schedule(sizes, spatial_shapes, values);
   SPARSE_DETR_DISPATCH_VALUES(values.scalar_type(), "ms_deform_attn_backward_cpu", [&] {
     using number_t = Compute<scalar_t>;
-    const auto problem = make_problem<scalar_t, number_t>(sizes, levels, make_samples(number_t()), values, schedule);
+    const auto samples = make_samples(number_t());
+    std::vector<int32_t> order;
+    if (is_large(sizes, values)) {
+      order = order_by_place(samples, sizes, spatial_shapes);
+    }
+    const auto problem = make_problem<scalar_t, number_t>(sizes, levels, samples, values, order, false);
     const auto& kernels = cpu::attention_kernels<Storage<scalar_t>, number_t>();
-    const int64_t bytes = cpu::sample_kernels<number_t>().scratch_bytes(problem.table.samples);
     const cpu::AttentionGradients<number_t> gradients{
         grads.const_data_ptr<number_t>(), grad_value.mutable_data_ptr<number_t>(), sizes.tokens,
         grad_points.mutable_data_ptr<number_t>(), grad_weights.mutable_data_ptr<number_t>()};
-    at::parallel_for(0, sizes.batch * sizes.heads, 1, [&](int64_t begin, int64_t end) {
-      const ThreadMemory memory(bytes);
-      kernels.backward(problem, gradients, memory.data(), begin, end);
+    const int64_t bytes = kernels.backward_bytes(problem.table.samples, sizes.channels, sizes.tokens);
+    // A thread takes the next head when it is done with one: which thread that is changes no result.
+    const int64_t owners = sizes.batch * sizes.heads;
+    const int64_t lanes = std::min<int64_t>(at::get_num_threads(), owners);
+    const at::Tensor memory = recycled_empty({lanes, bytes}, at::kByte);
+    char* data = reinterpret_cast<char*>(memory.mutable_data_ptr<uint8_t>());
+    std::atomic<int64_t> next_owner{0};
+    at::parallel_for(0, lanes, 1, [&](int64_t lane, int64_t) {
+      for (int64_t owner = next_owner++; owner < owners; owner = next_owner++) {
+        kernels.backward(problem, gradients, data + lane * bytes, owner);
+      }
     });
   });
   return {grad_value.to(value.scalar_type()), grad_points, grad_weights};

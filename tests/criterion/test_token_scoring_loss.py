@@ -1,5 +1,7 @@
 """The loss of the token scores and the correlation that is logged beside it."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -122,7 +124,18 @@ def test_corr_is_one_where_every_token_is_kept():
     assert logs["corr"].item() == pytest.approx(1.0)
 
 
-def test_an_output_without_scores_or_sampling_is_refused():
-    case = output_of(random_predictions(1, 3))
-    with pytest.raises(ValueError, match="with_sampling=True"):
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [("selection", "selects tokens"), ("sampling", "with_sampling=True"), ("scores", "scores")],
+)
+def test_an_output_that_lacks_something_is_refused(lacking, message):
+    case = output()
+    if lacking == "scores":
+        selection = dataclasses.replace(case.selection, token_scores=None)
+        case = dataclasses.replace(case, selection=selection)
+    elif lacking == "sampling":
+        case = dataclasses.replace(case, decoder=dataclasses.replace(case.decoder, sampling=()))
+    else:
+        case = dataclasses.replace(case, selection=None)
+    with pytest.raises(ValueError, match=message):
         TokenScoringLoss()(case)

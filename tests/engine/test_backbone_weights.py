@@ -1,5 +1,6 @@
 """``train.backbone_weights``: what it fills, what it refuses, and when its absence is said."""
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,12 @@ def test_a_file_of_another_size_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train.backbone_weights: .* shapes differ"):
         load_backbone_weights(model, str(tmp_path / "wide.pth"))
     assert torch.equal(model.backbone.stem.conv1.weight, before)
+
+
+def test_arguments_beside_the_weights_are_no_hindrance(tmp_path: Path) -> None:
+    content = {"state_dict": TorchvisionResNet().state_dict(), "args": argparse.Namespace(lr=1.0)}
+    torch.save(content, tmp_path / "trained.pth")
+    model = ToyOnResNet()
+    load_backbone_weights(model, str(tmp_path / "trained.pth"))
+    expected = content["state_dict"]["conv1.weight"]
+    assert torch.equal(model.backbone.stem.conv1.weight, expected)

@@ -1,5 +1,6 @@
 """Checkpoint files are whole or absent, and reading one never runs code."""
 
+import argparse
 import os
 import pickle
 from pathlib import Path
@@ -110,3 +111,12 @@ def test_a_missing_file_and_a_file_of_something_else_are_named(tmp_path: Path) -
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(UnreadableCheckpointError, match="holds list"):
         read_checkpoint(tmp_path / "list.pth")
+
+
+def test_a_record_is_read_only_where_it_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "released.pth"
+    torch.save({"model": {"a": torch.zeros(1)}, "args": argparse.Namespace(rho=0.1)}, path)
+    for _ in range(2):
+        with pytest.raises(UnreadableCheckpointError, match=r"argparse.Namespace.*converts it"):
+            read_checkpoint(path)
+        assert read_checkpoint(path, allowed=(argparse.Namespace,))["args"].rho == 0.1

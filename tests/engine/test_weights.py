@@ -84,3 +84,10 @@ def test_the_moving_average_is_taken_where_asked(tmp_path: Path) -> None:
     target = model()
     load_weights(target, tmp_path / "a.pth", use_average=True)
     assert torch.equal(target["body"].bias, average["body.bias"])
+
+
+def test_a_released_detector_is_pointed_to_the_converter(tmp_path: Path) -> None:
+    names = ("transformer.level_embed", "class_embed.0.bias")
+    torch.save({"model": {name: torch.zeros(2) for name in names}}, tmp_path / "released.pth")
+    with pytest.raises(UserError, match=r"released detector: convert it with .*convert_checkpoint"):
+        load_weights(nn.Linear(2, 2), tmp_path / "released.pth")

@@ -57,3 +57,12 @@ def test_levels_are_normalised_per_group_and_not_rectified():
 def test_fewer_levels_than_maps_are_refused():
     with pytest.raises(ValueError, match="num_levels must be at least"):
         MultiScaleProjection(CHANNELS, 8, 2)
+
+
+def test_without_groups_a_single_level_is_one_convolution_with_bias():
+    module = MultiScaleProjection({"c5": 10}, 8, 1, num_groups=None)
+    given = features()
+    (level,) = module(given)
+    weight, bias = module.parameters()
+    expected = torch.einsum("bchw,oc->bohw", given["c5"], weight[..., 0, 0])
+    torch.testing.assert_close(level, expected + bias[:, None, None])

@@ -63,6 +63,28 @@ def test_sampling_is_kept_only_on_request() -> None:
     assert len(inspected.output.decoder.sampling) == len(model.decoder.layers)
 
 
+def test_every_decoder_layer_predicts_on_request() -> None:
+    model = small_detector()
+    (sample,) = batch([(64, 64)])
+    assert len(inspect_image(model, sample).output.decoder.predictions) == 1
+    inspected = inspect_image(model, sample, all_layers=True)
+    assert len(inspected.output.decoder.predictions) == len(model.decoder.layers)
+
+
+def test_the_image_is_padded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_detector()
+    calls = []
+    original = type(model).padded_groups
+
+    def counted(self, images):
+        calls.append(images)
+        return original(self, images)
+
+    monkeypatch.setattr(type(model), "padded_groups", counted)
+    inspect_image(model, batch([(64, 64)])[0])
+    assert len(calls) == 1
+
+
 def test_a_model_in_training_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="training mode"):
         inspect_image(small_detector().train(), batch([(64, 64)])[0])

@@ -50,6 +50,12 @@ def test_keep_ratio_of_the_yaml_config_replaces_that_of_the_lazy_config() -> Non
     assert build_model(small_cfg(KEEP_RATIO=0.75)).keep_ratio == 0.75
 
 
+def test_other_forms_of_keep_ratio_pass_through_the_yaml_config() -> None:
+    cfg = small_cfg()
+    cfg.merge_from_list(["MODEL.SPARSE_DETR.KEEP_RATIO", "levels:0.1,0.3,0.5,1"])
+    assert str(build_model(cfg).keep_ratio) == "levels:0.1,0.3,0.5,1"
+
+
 def test_entries_can_be_set_by_a_yaml_file_and_by_a_list(tmp_path: Path) -> None:
     file = tmp_path / "detector.yaml"
     file.write_text(

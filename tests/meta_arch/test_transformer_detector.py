@@ -10,16 +10,9 @@ import torch
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
-from builders import batch, small_detector
+from builders import SYSTEMS, batch, small_detector
 from sparse_detr.criterion import NonFinitePredictionError
 
-SYSTEMS = (
-    "deformable_detr",
-    "deformable_detr_box_refinement",
-    "deformable_detr_two_stage",
-    "efficient_detr",
-    "sparse_detr",
-)
 SIZES = [(96, 128), (64, 160)]
 BAD_RATIOS = [0, -0.1, 1.5, math.nan, math.inf, "half", []]
 
@@ -67,12 +60,14 @@ def test_inference_gives_instances_in_the_original_image(system):
 def test_training_gives_weighted_losses_of_every_stage(system):
     losses = small_detector(system).train()(batch(SIZES, [3, 2]))
     suffixes = ["", "_0"]
-    if system not in SYSTEMS[:2]:
+    if system not in (*SYSTEMS[:2], *SYSTEMS[-2:]):
         suffixes += ["_enc"]
-    if system == "sparse_detr":
+    if "sparse" in system:
         suffixes += ["_enc_0", "_enc_1"]
+    if system == "sparse_detr_objectness":
+        suffixes += ["_objectness"]
     expected = {k + s for s in suffixes for k in ("loss_class", "loss_bbox", "loss_giou")}
-    if system == "sparse_detr":
+    if system in ("sparse_detr", "sparse_single_scale_detr"):
         expected.add("loss_decoder_attention_map")
     assert set(losses) == expected
     assert all(v.dim() == 0 and v.isfinite() for v in losses.values())
@@ -206,7 +201,7 @@ def test_inference_computes_nothing_that_the_detections_do_not_need(sparse, monk
     def forbidden(*args, **kwargs):
         raise AssertionError("the decoder cross-attention map was computed")
 
-    monkeypatch.setattr("sparse_detr.criterion.token_scoring_loss.decoder_attention_map", forbidden)
+    monkeypatch.setattr("sparse_detr.criterion.corr.attention_received", forbidden)
     rows = count_rows(sparse)
     output = output_of(sparse, batch(SIZES))
     num_tokens = output.tokens.features.shape[1]

@@ -42,3 +42,12 @@ def test_the_loss_reaches_the_reference_points():
     module = LearnedQueries(8, 5).double()
     queries(module).reference_points.sum().backward()
     assert module.reference_points.weight.grad.abs().sum() > 0
+
+
+def test_detrs_queries_are_positions_alone():
+    module = LearnedQueries(8, 5, learned_content=False, with_references=False).double()
+    got = queries(module)
+    assert [tuple(p.shape) for p in module.parameters()] == [(5, 8)]
+    assert torch.equal(got.position[1], module.query_embed.weight)
+    assert got.content.shape == (2, 5, 8) and not got.content.any()
+    assert got.reference_points is None

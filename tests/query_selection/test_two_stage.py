@@ -153,13 +153,6 @@ def test_there_are_never_more_queries_than_tokens():
     assert Stage(num_queries=300).run().content.shape[1] == 16
 
 
-def test_missing_proposals_are_refused():
-    stage = Stage()
-    with pytest.raises(ValueError, match="proposals must be given"):
-        encoded = EncoderOutput(stage.memory)
-        stage.queries(encoded, stage.tokens, None, stage.heads, True)
-
-
 def test_a_width_that_four_coordinates_cannot_share_is_refused():
     with pytest.raises(ValueError, match="divisible by 4"):
         TwoStageQueries(6, 5)

@@ -6,37 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from detectron2.config import instantiate
 from PIL import Image
 
 import visualize_predictions
-from sparse_detr.config.loading import load_config, save_config
-
-SMALL = [
-    "model.hidden_dim=32",
-    "model.feature_projection.num_groups=8",
-    "model.encoder.num_layers=1",
-    "model.encoder.feedforward_dim=32",
-    "model.decoder.num_layers=1",
-    "model.query_selection.num_queries=12",
-    "data.image_size=64",
-    "data.train_images=2",
-    "data.val_images=3",
-]
+from small_run import finished_run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a training run leaves it: config and a checkpoint."""
-    folder = tmp_path_factory.mktemp("run")
-    overrides = [*SMALL, f"train.output_dir={folder}", f"data.root={folder / 'shapes'}"]
-    config = load_config("quickstart", overrides)
-    save_config(config, folder / "config.yaml")
-    config.model.num_classes = 6
-    model = instantiate(config.model)
-    torch.save({"model": model.state_dict()}, folder / "model_0000001.pth")
-    return folder
+    return finished_run(tmp_path_factory.mktemp("run"))
 
 
 def call(run: Path, *arguments: str) -> int:
@@ -68,19 +46,6 @@ def test_evaluation_images_of_a_run_are_drawn_with_its_own_checkpoint(
     out = capsys.readouterr().out
     assert "[2/2]" in out
     assert f"The pictures are in {run / 'pictures'}" in out
-
-
-def test_a_runs_own_checkpoint_goes_before_the_one_it_started_from(run: Path) -> None:
-    def found(*arguments: str) -> str:
-        options = visualize_predictions.parse_arguments(["--config-file", "unused", *arguments])
-        config = load_config(run / "config.yaml", options.overrides)
-        config.train.init_checkpoint = config.train.init_checkpoint or "start.pth"
-        return visualize_predictions.find_weights(config, options)
-
-    assert found() == str(run / "model_0000001.pth")
-    assert found("train.init_checkpoint=given.pth") == "given.pth"
-    assert found("train.output_dir=/nowhere/run") == "start.pth"
-    assert found("--weights", "a.pth", "train.init_checkpoint=given.pth") == "a.pth"
 
 
 def test_files_and_folders_are_drawn_with_any_name(
@@ -123,16 +88,19 @@ def test_keep_ratio_of_the_command_line_is_used(
 
 
 def test_the_training_data_can_be_named(run: Path, tmp_path: Path) -> None:
-    assert call(run, "--dataset", "shapes_train", "--output", str(tmp_path)) == 0
-    assert len(names(tmp_path)) == 4
+    for name in ("shapes_train", "train"):
+        assert call(run, "--dataset", name, "--output", str(tmp_path / name)) == 0
+        assert len(names(tmp_path / name)) == 4
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--weights", "absent.pth"], "absent.pth does not exist"),
-        (["--keep-ratio", "0"], "keep_ratio must be a number in (0, 1], got 0.0"),
+        (["--keep-ratio", "0"], "keep_ratio must be a number in (0, 1], got"),
+        (["--keep-ratio", "half"], "keep_ratio"),
         (["--input", "absent.jpg"], "--input: absent.jpg does not exist"),
+        (["--input", "model.num_classes=3"], "--input has no path before"),
         (["--dataset", "shapes_vall"], "'shapes_vall' is not registered"),
         (["model.hiden_dim=3"], "nearest key is 'model.hidden_dim'"),
         (["train.output_dir=/nowhere/run"], "no weights: give --weights FILE"),
@@ -182,7 +150,6 @@ def test_an_output_that_cannot_be_written_ends_with_one_line_and_status_two(
     [
         ["--score-threshold", "1.5"],
         ["--num-images", "0"],
-        ["--input", "model.num_classes=3"],
         ["--input", "a.jpg", "--dataset", "shapes_val"],
     ],
 )

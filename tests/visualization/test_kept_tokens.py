@@ -8,7 +8,7 @@ import pytest
 from builders import batch, small_detector
 from sparse_detr.inference import inspect_image
 from sparse_detr.visualization import KeptLevel, draw_kept_tokens, kept_levels
-from sparse_detr.visualization.kept_tokens import cell_edges, covered_pixels
+from sparse_detr.visualization.cells import cell_edges, cells_as_pixels
 from sparse_detr.visualization.panels import CAPTION_HEIGHT, MARGIN, Picture
 
 WHITE = 255
@@ -45,7 +45,7 @@ def test_edges_divide_the_padded_length_evenly(
 
 def test_a_cell_covers_exactly_its_rows_and_columns() -> None:
     # Cell (1, 2) of a 3 x 4 map over 30 x 80 pixels: rows 10..19, columns 40..59.
-    covered = covered_pixels(one_kept((3, 4), 1, 2), (30, 80), (30, 80))
+    covered = cells_as_pixels(one_kept((3, 4), 1, 2), (30, 80), (30, 80))
     expected = np.zeros((30, 80), dtype=bool)
     expected[10:20, 40:60] = True
     assert np.array_equal(covered, expected)
@@ -54,7 +54,7 @@ def test_a_cell_covers_exactly_its_rows_and_columns() -> None:
 def test_cells_are_placed_in_the_padded_image_and_cut_at_the_image() -> None:
     # 3 x 4 cells over 36 x 80 padded pixels of which 25 x 50 are the image: cell (2, 2) covers
     # rows 24..35 and columns 40..59, of which row 24 and columns 40..49 are to be seen.
-    covered = covered_pixels(one_kept((3, 4), 2, 2), (36, 80), (25, 50))
+    covered = cells_as_pixels(one_kept((3, 4), 2, 2), (36, 80), (25, 50))
     expected = np.zeros((25, 50), dtype=bool)
     expected[24:, 40:] = True
     assert np.array_equal(covered, expected)

@@ -8,6 +8,7 @@ from sparse_detr.data.augmentation import RandomHorizontalFlip, RandomSizeCrop, 
 from sparse_detr.data.datasets import load_dataset
 from sparse_detr.data.loader import build_test_loader, build_train_loader
 from sparse_detr.data.mapper import DetrDatasetMapper
+from sparse_detr.evaluation import SparsityEvaluator
 
 dataloader = OmegaConf.create()
 
@@ -76,6 +77,14 @@ dataloader.evaluator = L(COCOEvaluator)(
     max_dets_per_image=100,
     # Detectron2's faster implementation needs its C++ extension and is unofficial.
     use_fast_impl=False,
+)
+
+# What token selection did, in the same pass. null leaves it out.
+dataloader.sparsity_evaluator = L(SparsityEvaluator)(
+    dataset_name="${..test.dataset.names}",
+    output_dir="${train.output_dir}/inference",
+    # Keep the kept tokens of every image, for tools/compare_selections.py.
+    store_selections=False,
 )
 
 del flip, resize

@@ -16,7 +16,37 @@ from .layers import backend
 from .layers.operator_checks import check_spatial_shapes
 from .layers.precision import at_least_float32
 from .query_selection.encoder_proposals import top_tokens
-from .structures import KeptTokens, Sampling, Size
+from .structures import DetectorOutput, KeptTokens, Sampling, Size
+
+
+@torch.no_grad()
+def attention_received(output: DetectorOutput, half_cell_shift: bool = True) -> Tensor:
+    """The decoder cross-attention map of a forward pass, whatever attention the decoder has.
+
+    Args:
+        output: Of a forward pass with ``with_sampling=True``.
+        half_cell_shift: For deformable attention, see :func:`decoder_attention_map`. Dense
+            attention reads whole cells.
+
+    Returns:
+        (B, N), in float32 or float64.
+
+    Raises:
+        ValueError: The output does not say where the decoder looked.
+
+    Source: Sparse DETR, section 3.2: for dense attention the map is the sum of the attention maps
+        of all decoder layers.
+    """
+    decoded = output.decoder
+    if decoded.attention_maps:
+        layers = [layer.sum(1) for layer in decoded.attention_maps]
+        return torch.stack(layers).sum(0)
+    if not decoded.sampling:
+        raise ValueError(
+            "output must come from a forward pass with_sampling=True, got neither sampling nor "
+            "attention maps of the decoder"
+        )
+    return decoder_attention_map(decoded.sampling, output.tokens.spatial_shapes, half_cell_shift)
 
 
 @torch.no_grad()

@@ -43,18 +43,21 @@ class DetectionHead(nn.Module):
         output: Tensor = self.class_embed(features)
         return output
 
-    def boxes(self, features: Tensor, reference_points: Tensor) -> Tensor:
+    def boxes(self, features: Tensor, reference_points: Tensor | None) -> Tensor:
         """Boxes around normalised references.
 
         Args:
             features: (..., C).
-            reference_points: (..., 2) centres or (..., 4) boxes cxcywh in [0, 1].
+            reference_points: (..., 2) centres or (..., 4) boxes cxcywh in [0, 1]; None for boxes
+                that start from nothing.
 
         Returns:
             (..., 4) cxcywh in (0, 1). A centre moves only the centre: width and height are
             absolute then.
         """
-        offsets = self.bbox_embed(features)
+        offsets: Tensor = self.bbox_embed(features)
+        if reference_points is None:
+            return offsets.sigmoid()
         # Refinement adds in logit space; half precision would round the references.
         reference = inverse_sigmoid(reference_points)
         if reference.shape[-1] == 2:

@@ -25,11 +25,13 @@ class Detections:
         boxes_xyxy: (M, 4) pixels of the original image.
         scores: (M,) in (0, 1).
         classes: (M,) int64.
+        queries: (M,) int64, the query that each comes from.
     """
 
     boxes_xyxy: Tensor
     scores: Tensor
     classes: Tensor
+    queries: Tensor
 
 
 class TopDetections:
@@ -39,13 +41,24 @@ class TopDetections:
         max_detections: Detections per image.
         keep_boxes_outside: False clips the boxes to the image, as Detectron2's evaluators and
             pictures expect. True is the released behaviour.
+        detected_classes: Logits from this one on stand for no class: a pair with one of them takes
+            its place among the best and is then left out, as COCO's evaluation leaves out category
+            ids that do not exist. None: every logit is a class.
 
     Source: Deformable DETR, released code; a query may give several detections.
     """
 
-    def __init__(self, max_detections: int = 100, keep_boxes_outside: bool = False) -> None:
+    def __init__(
+        self,
+        max_detections: int = 100,
+        keep_boxes_outside: bool = False,
+        detected_classes: int | None = None,
+    ) -> None:
         if max_detections < 1:
             raise ValueError(f"max_detections must be at least 1, got {max_detections}")
+        if detected_classes is not None and detected_classes < 1:
+            raise ValueError(f"detected_classes must be at least 1, got {detected_classes}")
+        self.detected_classes = detected_classes
         self.max_detections = max_detections
         self.keep_boxes_outside = keep_boxes_outside
 
@@ -62,7 +75,7 @@ class TopDetections:
         Raises:
             FloatingPointError: A box or a score is not finite.
         """
-        boxes, scores, classes = self._best(predictions)
+        boxes, scores, classes, _ = self._best(predictions)
         limits = _sizes_as_boxes(original_sizes, boxes)
         boxes = boxes * limits
         if not self.keep_boxes_outside:
@@ -88,20 +101,25 @@ class TopDetections:
 
     def select(self, predictions: Predictions, original_sizes: Sequence[Size]) -> list[Detections]:
         """Detections of each image in the precision of the predictions, not clipped."""
-        boxes, scores, classes = self._best(predictions)
+        boxes, scores, classes, queries = self._best(predictions)
         boxes = boxes * _sizes_as_boxes(original_sizes, boxes)
         counts = (scores >= 0).sum(1).tolist()
         return [
-            Detections(boxes[image, :count], scores[image, :count], classes[image, :count])
+            Detections(
+                boxes[image, :count],
+                scores[image, :count],
+                classes[image, :count],
+                queries[image, :count],
+            )
             for image, count in enumerate(counts)
         ]
 
-    def _best(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+    def _best(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The best pairs of query and class of each image.
 
         Returns:
             boxes (B, M, 4) xyxy, normalised; scores (B, M), -1 on pairs that are none, which come
-            last; classes (B, M).
+            last; classes (B, M); queries (B, M).
         """
         logits, mask = predictions.logits, predictions.candidate_mask
         scores = logits.to(at_least_float32(logits.dtype)).sigmoid()
@@ -109,9 +127,15 @@ class TopDetections:
             scores = scores.masked_fill(~mask[..., None], -1)
         num_classes = logits.shape[-1]
         scores, pairs = scores.flatten(1).topk(min(self.max_detections, scores[0].numel()), dim=1)
+        if self.detected_classes is not None:
+            no_class = pairs % num_classes >= self.detected_classes
+            scores, order = scores.masked_fill(no_class, -1).sort(
+                dim=1, descending=True, stable=True
+            )
+            pairs = pairs.gather(1, order)
         queries = torch.div(pairs, num_classes, rounding_mode="floor")
         boxes = gather_rows(predictions.boxes_cxcywh.to(scores.dtype), queries)
-        return cxcywh_to_xyxy(boxes), scores, pairs % num_classes
+        return cxcywh_to_xyxy(boxes), scores, pairs % num_classes, queries
 
 
 def _sizes_as_boxes(sizes: Sequence[Size], like: Tensor) -> Tensor:

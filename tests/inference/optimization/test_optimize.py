@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from builders import batch, small_detector
+from builders import SYSTEMS, batch, small_detector
 from optimization_models import (
     BACKBONES,
     backbone_detector,
@@ -46,10 +46,8 @@ def test_float64_is_folded_exactly(name: str) -> None:
     assert disagreement(output_of(optimized, SIZES), output_of(model, SIZES)) < 1e-9
 
 
-@pytest.mark.parametrize(
-    "system", ["deformable_detr", "deformable_detr_two_stage", "efficient_detr"]
-)
-def test_dense_detectors_agree_too(system: str) -> None:
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "sparse_detr"])
+def test_every_system_agrees(system: str) -> None:
     model = backbone_detector("small_resnet", system)
     optimized = optimize_for_inference(model)
     assert disagreement(output_of(optimized, SIZES), output_of(model, SIZES)) < EXACT
@@ -92,6 +90,17 @@ def test_an_image_can_be_inspected() -> None:
     layers = len(model.decoder.layers)
     assert len(inspected.output.decoder.sampling) == len(expected.output.decoder.sampling) == layers
     assert disagreement(inspected.output, expected.output) < EXACT
+
+
+def test_attention_maps_of_dense_attention_are_told_as_before() -> None:
+    model = backbone_detector("small_resnet", "sparse_single_scale_detr")
+    (sample,) = batch([(96, 128)])
+    maps = [
+        inspect_image(detector, sample, with_sampling=True).output.decoder.attention_maps
+        for detector in (model, optimize_for_inference(model))
+    ]
+    assert len(maps[0]) == len(maps[1]) == len(model.decoder.layers)
+    assert max(relative_error(o, e) for e, o in zip(*maps, strict=True)) < EXACT
 
 
 def test_the_detector_itself_stays_as_it_is() -> None:

@@ -10,9 +10,11 @@ from torchvision.ops.misc import MLP as TorchvisionMLP
 from sparse_detr.inference.optimization.packed_linear import PackedLinear
 from sparse_detr.inference.optimization.packed_parts import (
     PackedChain,
+    PackedDenseAttention,
     PackedSelfAttention,
     pack_linears,
 )
+from sparse_detr.layers.dense_attention import DenseAttention
 from sparse_detr.layers.feed_forward import FeedForward
 from sparse_detr.layers.mlp import MLP
 
@@ -81,3 +83,19 @@ def test_other_attentions_stay(arguments: dict) -> None:
     options = {"batch_first": True, **arguments}
     module = nn.MultiheadAttention(64, 4, **options)
     assert not PackedSelfAttention.serves(module)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@torch.no_grad()
+def test_dense_attention(masked: bool) -> None:
+    attention = DenseAttention(64, 4, dropout=0.1).eval()
+    nn.init.normal_(attention.in_proj_bias)
+    nn.init.normal_(attention.out_proj.bias)
+    replaced = packed(attention)
+    assert type(replaced) is PackedDenseAttention and not replaced.training
+    query, (key, value) = torch.randn(2, 40, 64), torch.randn(2, 2, 700, 64)
+    mask = torch.arange(700).repeat(2, 1) >= torch.tensor([[700], [13]]) if masked else None
+    got = replaced(query, key, value, mask, with_map=True)
+    expected = attention(query, key, value, mask, with_map=True)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,18 @@
-"""What a detector costs: multiply-adds of each of its parts."""
+"""What a detector costs: parameters and multiply-adds of each of its parts."""
 
-from .conventions import HONEST, RELEASED, FlopConvention
+from .conventions import HONEST, RELEASED, RELEASED_AS_BUILT, FlopConvention
+from .detector_cost import DetectorCost
+from .encoder_layer_cost import EncoderLayerSize, encoder_layer_flops
 from .flop_count import FlopCount, count_flops
 
-__all__ = ["HONEST", "RELEASED", "FlopConvention", "FlopCount", "count_flops"]
+__all__ = [
+    "HONEST",
+    "RELEASED",
+    "RELEASED_AS_BUILT",
+    "DetectorCost",
+    "EncoderLayerSize",
+    "FlopConvention",
+    "FlopCount",
+    "count_flops",
+    "encoder_layer_flops",
+]

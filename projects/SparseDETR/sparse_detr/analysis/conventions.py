@@ -41,3 +41,4 @@ RELEASED = FlopConvention("released", RELEASED_HANDLES, released_computation=Tru
 RELEASED_AS_BUILT = FlopConvention(
     "released-as-built", RELEASED_HANDLES, released_computation=True, encoder_auxiliary=True
 )
+CONVENTIONS_BY_NAME = {c.name: c for c in (HONEST, RELEASED, RELEASED_AS_BUILT)}

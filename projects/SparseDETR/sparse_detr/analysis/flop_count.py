@@ -23,7 +23,8 @@ from torch.overrides import TorchFunctionMode
 from ..inference import OptimizedDetector
 from ..layers.deformable_attention import MultiScaleDeformableAttention
 from ..meta_arch import TransformerDetector
-from ..structures import Size
+from ..structures import DetectorOutput, ImageBatch, Size
+from ..token_selection import KeepRatioLike
 from .conventions import HONEST, FlopConvention
 from .operator_handles import ELEMENTWISE
 
@@ -59,12 +60,17 @@ class FlopCount:
             released code computes beyond what can be traced here is in ``by_part`` alone.
         uncounted: How often operators ran that count nothing and are not known to be element-wise;
             empty unless a part brings operators of its own.
+        num_tokens: Tokens N of the image.
+        kept: Tokens that each encoder layer updated, or one number for all layers; empty where no
+            token was selected.
     """
 
     by_part: dict[str, int]
     by_operator: dict[str, int]
     by_module: dict[str, int] = field(repr=False)
     uncounted: dict[str, int]
+    num_tokens: int = 0
+    kept: tuple[int, ...] = ()
 
     @property
     def total(self) -> int:
@@ -75,7 +81,7 @@ class FlopCount:
 def count_flops(
     model: TransformerDetector,
     image_size: Size,
-    keep_ratio: float | None = None,
+    keep_ratio: KeepRatioLike | None = None,
     convention: FlopConvention = HONEST,
     project_after_sampling: bool | None = None,
 ) -> FlopCount:
@@ -117,44 +123,58 @@ def count_flops(
     parts = _by_part(modules, model)
     if isinstance(flow, _ReleasedComputation):
         parts = _with_released_work(parts, modules, model, flow.num_tokens)
-    return FlopCount(parts, operators, modules, uncounted)
+    return FlopCount(parts, operators, modules, uncounted, flow.num_tokens, flow.kept)
 
 
-class _Inference(nn.Module):
-    """The detector as it runs, with tensors in and out, which is what can be traced."""
+class _Flow(nn.Module):
+    """A detector with tensors in and out, which is what can be traced, and what it selected."""
 
-    def __init__(self, detector: TransformerDetector, keep_ratio: float | None) -> None:
+    def __init__(self, detector: TransformerDetector, keep_ratio: KeepRatioLike | None) -> None:
         super().__init__()
         self.detector = detector
         self.keep_ratio = keep_ratio
+        self.num_tokens = 0
+        self.kept: tuple[int, ...] = ()
+
+    def detect(self, images: ImageBatch, supervise: bool) -> DetectorOutput:
+        """Everything up to the last predictions."""
+        tokens = self.detector.extract_tokens(images)
+        output = self.detector.detect(tokens, self.keep_ratio, supervise=supervise)
+        self.num_tokens = sum(height * width for height, width in tokens.spatial_shapes)
+        if output.selection is not None:
+            self.kept = tuple(layer.kept_counts[0] for layer in output.selection.layers)
+        return output
+
+
+class _Inference(_Flow):
+    """The detector as it runs."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes and scores of the detections."""
-        found = self.detector([{"image": image}], self.keep_ratio)[0]["instances"]
+        images = self.detector.preprocess([{"image": image}])
+        last = self.detect(images, supervise=False).decoder.predictions[-1]
+        found = self.detector.postprocess(last, images.original_sizes)[0]
         return found.pred_boxes.tensor, found.scores
 
 
-class _ReleasedComputation(nn.Module):
+class _ReleasedComputation(_Flow):
     """The detector with all that the released code computes at inference."""
 
     def __init__(
-        self, detector: TransformerDetector, keep_ratio: float | None, encoder_auxiliary: bool
+        self,
+        detector: TransformerDetector,
+        keep_ratio: KeepRatioLike | None,
+        encoder_auxiliary: bool,
     ) -> None:
-        super().__init__()
-        self.detector = detector
-        self.keep_ratio = keep_ratio
+        super().__init__(detector, keep_ratio)
         self.encoder_auxiliary = encoder_auxiliary
-        self.num_tokens = 0
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Logits and boxes of all stages: what no output needs would not be traced."""
-        detector = self.detector
-        tokens = detector.extract_tokens(detector.preprocess([{"image": image}]))
-        self.num_tokens = sum(height * width for height, width in tokens.spatial_shapes)
-        heads, count = detector.heads, detector.heads.num_encoder_heads
+        heads, count = self.detector.heads, self.detector.heads.num_encoder_heads
         heads.num_encoder_heads = count if self.encoder_auxiliary else 0
         try:
-            output = detector.detect(tokens, self.keep_ratio, supervise=True)
+            output = self.detect(self.detector.preprocess([{"image": image}]), supervise=True)
         finally:
             heads.num_encoder_heads = count
         predictions = [*output.decoder.predictions, *output.encoder_auxiliary]
@@ -204,12 +224,13 @@ def _with_released_work(
     of the scoring network; each box head of the decoder runs twice.
     """
     parts = {part: count for part, count in parts.items() if part != _OTHER}
-    runs = int(model.heads.two_stage) + int(model.token_scoring is not None)
+    scoring = model.token_scoring
+    runs = int(model.heads.two_stage) + int(scoring is not None and scoring.reads_projection)
     if model.proposal_projection is not None:
         once = _per_token(model.proposal_projection)
         parts["proposal projection"] = runs * num_tokens * once
-    if model.token_scoring is not None:
-        parts["token scoring"] = num_tokens * _per_token(model.token_scoring)
+    if scoring is not None:
+        parts["token scoring"] = num_tokens * _per_token(scoring)
     if model.decoder.refine_boxes:
         parts[_REPEATED] = sum(
             modules[f"heads.stages.{i}.bbox_embed"] for i in range(model.heads.num_decoder_layers)

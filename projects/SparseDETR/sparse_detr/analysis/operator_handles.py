@@ -159,6 +159,7 @@ ELEMENTWISE = frozenset(
         *("all", "amax", "amin", "cumsum", "max_pool2d", "mean", "min", "minimum", "sum"),
         *("sort", "topk"),
         *("clone", "embedding", "expand_as", "fill_", "flip", "index_copy_", "index_select"),
-        *("masked_fill_", "meshgrid", "numel", "pad", "scatter", "unflatten"),
+        *("logit", "masked_fill_", "masked_scatter", "meshgrid", "numel", "pad", "rand"),
+        *("scatter", "unflatten"),
     )
 )

@@ -1,13 +1,15 @@
-"""ImageNet initialisation of a backbone from a local file of classification weights.
+"""Initialisation of a backbone from a local file of weights trained on ImageNet.
 
-Reads torchvision's ResNet and Swin files and the Swin authors' files; nothing is downloaded.
+Reads torchvision's ResNet and Swin files, the Swin authors' files, files of self-supervised ResNets
+and the backbone of a detector; nothing is downloaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import argparse
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,19 @@ from detectron2.modeling.backbone.resnet import ResNet
 from torch import Tensor, nn
 
 from ..engine.checkpoint_file import UnreadableCheckpointError, read_checkpoint
-from .resnet_keys import released_to_detectron2
+from .pretrained_keys import (
+    AUTHORS_SWIN,
+    RESNET,
+    SWIN,
+    TORCHVISION_RESNET,
+    BackboneSource,
+    find_backbone,
+    tensors_of,
+)
 from .swin import SwinBackbone
-from .swin_keys import released_to_project, torchvision_to_project
 
-# Names under which training programs nest the weights in a checkpoint.
-_WEIGHT_KEYS = ("model", "state_dict")
+# The blocks of one stage.
+_STAGE = re.compile(r"res\d+\.|stages\.\d+\.blocks\.")
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ def load_imagenet_weights(backbone: nn.Module, path: str | Path) -> WeightReport
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weight file at {path}")
     try:
-        content = read_checkpoint(path)
+        content = read_checkpoint(path, allowed=(argparse.Namespace,))
     except UnreadableCheckpointError as error:
         raise ValueError(str(error)) from error
     return fill_backbone(backbone, content, str(path))
@@ -75,7 +84,8 @@ def fill_backbone(backbone: nn.Module, content: Mapping[str, Any], source: str) 
 
     Args:
         backbone: Detectron2's ResNet or :class:`SwinBackbone`.
-        content: a state dict, bare or under ``model`` or ``state_dict``.
+        content: a state dict, bare or within other dicts (see
+            :func:`sparse_detr.backbone.pretrained_keys.find_backbone`).
         source: its name, for messages.
 
     Returns:
@@ -83,15 +93,15 @@ def fill_backbone(backbone: nn.Module, content: Mapping[str, Any], source: str) 
 
     Raises:
         TypeError: ``backbone`` is of another kind.
-        ValueError: ``content`` holds no weight of this backbone, or a shape differs.
+        ValueError: ``content`` holds no weight of this backbone, is of one with more or fewer
+            blocks, or a shape differs.
     """
-    weights = _tensors_of(content)
-    rename = _renaming(backbone, weights)
+    weights = _source_of(backbone, content, source)
     own = backbone.state_dict()
     found: dict[str, Tensor] = {}
     ignored: list[str] = []
-    for key, tensor in weights.items():
-        name = rename(key)
+    for key, tensor in weights.tensors.items():
+        name = weights.name_here(key)
         if name is None or name not in own:
             ignored.append(key)
         else:
@@ -99,8 +109,9 @@ def fill_backbone(backbone: nn.Module, content: Mapping[str, Any], source: str) 
     if not found:
         raise ValueError(
             f"{source}: no key names a weight of this {type(backbone).__name__} "
-            f"(first keys: {list(weights)[:3]}); give the file of the matching architecture"
+            f"(first keys: {list(weights.tensors)[:3]}); give the file of the matching architecture"
         )
+    _require_same_depth(found, [weights.name_here(key) for key in ignored], own, source)
     differing = [
         f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
         for name, tensor in found.items()
@@ -116,23 +127,43 @@ def fill_backbone(backbone: nn.Module, content: Mapping[str, Any], source: str) 
     return WeightReport(tuple(found), tuple(ignored), missing)
 
 
-def _tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Gives the named tensors of a weight file's content."""
-    for key in _WEIGHT_KEYS:
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+def _require_same_depth(
+    found: Mapping[str, Tensor],
+    ignored: Iterable[str | None],
+    own: Mapping[str, Tensor],
+    source: str,
+) -> None:
+    """Raises where a stage of the file has other blocks than the backbone's stage."""
+    stages = {match[0] for name in own if (match := _STAGE.match(name))}
+    filled = {match[0] for name in found if (match := _STAGE.match(name))}
+    more = [name for name in ignored if name and (m := _STAGE.match(name)) and m[0] in stages]
+    less = [
+        name
+        for name in own
+        if name not in found and (match := _STAGE.match(name)) and match[0] in filled
+    ]
+    for names, how in ((more, "more"), (less, "fewer")):
+        if names:
+            raise ValueError(
+                f"{source}: the file has {how} blocks than the backbone ({names[0]}); give the "
+                "file of the matching depth, or set the depth in the config "
+                "(model.backbone.stages.depth for a ResNet)"
+            )
 
 
-def _renaming(backbone: nn.Module, weights: Mapping[str, Tensor]) -> Callable[[str], str | None]:
-    """The function from a key of the file to a key of the backbone."""
+def _source_of(backbone: nn.Module, content: Mapping[str, Any], source: str) -> BackboneSource:
+    """The place of the backbone's weights; where none is found, the file's plain tensors."""
     if isinstance(backbone, ResNet):
-        return partial(released_to_detectron2, prefix="")
-    if isinstance(backbone, SwinBackbone):
-        if any(key.startswith("features.") for key in weights):
-            return torchvision_to_project
-        return partial(released_to_project, prefix="")
-    raise TypeError(
-        f"backbone is a {type(backbone).__name__}; ImageNet files are known for Detectron2's "
-        "ResNet and for SwinBackbone"
-    )
+        family, usual = RESNET, TORCHVISION_RESNET
+    elif isinstance(backbone, SwinBackbone):
+        family, usual = SWIN, AUTHORS_SWIN
+    else:
+        raise TypeError(
+            f"backbone is a {type(backbone).__name__}; ImageNet files are known for Detectron2's "
+            "ResNet and for SwinBackbone"
+        )
+    try:
+        found = find_backbone(content, family)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return found or BackboneSource(usual, "", "", tensors_of(content))

@@ -17,6 +17,8 @@ _DETECTRON2_NORM = re.compile(rf"conv(?P<number>[1-3])\.norm\.{_NORM}")
 _TORCHVISION_SHORTCUT_NORM = re.compile(rf"downsample\.1\.{_NORM}")
 _DETECTRON2_SHORTCUT_NORM = re.compile(rf"shortcut\.norm\.{_NORM}")
 _CONV = re.compile(r"conv[1-3]\.weight")
+# Places of torchvision's modules in a sequence that is made of them in order.
+_SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
 
 def released_to_detectron2(key: str, prefix: str = RELEASED_PREFIX) -> str | None:
@@ -61,6 +63,21 @@ def detectron2_to_released(key: str, prefix: str = RELEASED_PREFIX) -> str | Non
     if rest is None:
         return None
     return f"{prefix}layer{int(match['stage']) - 1}.{match['block']}.{rest}"
+
+
+def sequential_to_torchvision(key: str) -> str | None:
+    """Torchvision's name of a ResNet weight that is named by its place in a sequence of modules.
+
+    Args:
+        key: such as ``4.0.conv1.weight``, of ``layer1``.
+
+    Returns:
+        torchvision's name (``layer1.0.conv1.weight``), or None at places without weights.
+
+    Source: SCRL and BYOL files of kakaobrain/scrl, as Sparse DETR's released code reads them.
+    """
+    place, _, rest = key.partition(".")
+    return f"{_SEQUENTIAL[place]}.{rest}" if place in _SEQUENTIAL and rest else None
 
 
 def _rest_to_detectron2(rest: str) -> str | None:

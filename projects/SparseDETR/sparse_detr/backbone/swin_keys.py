@@ -7,6 +7,10 @@ joined as (row, column) = (0,0), (1,0), (0,1), (1,1). Only the names differ.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
 
 RELEASED_PREFIX = "backbone.0.body."
 
@@ -63,6 +67,32 @@ def project_to_released(key: str, prefix: str = RELEASED_PREFIX) -> str | None:
         return None
     rest = match["rest"].replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")
     return f"{prefix}layers.{match['stage']}.{rest}"
+
+
+def relative_position_keys(released: Iterable[str]) -> list[str]:
+    """Released names of the indices that are computed here: one beside every bias table.
+
+    Args:
+        released: Released names of the weights.
+    """
+    table, index = "relative_position_bias_table", "relative_position_index"
+    return [key[: -len(table)] + index for key in released if key.endswith(f".attn.{table}")]
+
+
+def relative_position_index(window: int = 7) -> Tensor:
+    """The index of released files: the row of the bias table for each pair of tokens of a window.
+
+    Args:
+        window: Tokens along a side.
+
+    Returns:
+        (T, T) int64, T = tokens of a window.
+    """
+    tokens = torch.arange(window * window)
+    rows, columns = tokens // window, tokens % window
+    row_offset = rows[:, None] - rows[None, :] + window - 1
+    column_offset = columns[:, None] - columns[None, :] + window - 1
+    return row_offset * (2 * window - 1) + column_offset
 
 
 def torchvision_to_project(key: str) -> str | None:

@@ -7,6 +7,7 @@ maps in :mod:`sparse_detr.backbone`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # (pattern of the released name, name here, pattern of the name here, released name). Heads appear
 # several times in released files: the copies below ``transformer.encoder`` and
@@ -52,12 +53,32 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
         )
     ),
 )
-_ALIAS = re.compile(r"transformer\.(encoder|decoder)\.(class_embed|bbox_embed)\.")
+_ALIAS = re.compile(r"transformer\.(encoder|decoder)\.((?:class_embed|bbox_embed)\.)(\d+)(\..+)")
+_PARTS = ("encoder", "decoder")
+ALIAS_OF_DECODER_BOXES = "transformer.decoder.bbox_embed."
 
 
 def is_alias(released_key: str) -> bool:
     """Whether a released key repeats a head that another key holds."""
     return _ALIAS.match(released_key) is not None
+
+
+def alias_source(released_key: str, first_encoder_head: int) -> str | None:
+    """The key that holds the head which an alias repeats.
+
+    Args:
+        released_key: For example ``transformer.encoder.class_embed.0.bias``.
+        first_encoder_head: Number of the first head that belongs to the encoder.
+
+    Returns:
+        For example ``class_embed.7.bias``; None for keys that are no alias.
+    """
+    match = _ALIAS.fullmatch(released_key)
+    if match is None:
+        return None
+    part, kind, number, rest = match.groups()
+    offset = first_encoder_head if part == "encoder" else 0
+    return f"{kind}{int(number) + offset}{rest}"
 
 
 def from_released(released_key: str) -> str | None:
@@ -93,3 +114,48 @@ def to_released(name: str) -> str | None:
         if count:
             return key
     return None
+
+
+def alias_keys(released: Iterable[str], refines_boxes: bool) -> dict[str, str]:
+    """The keys under which a released file repeats heads.
+
+    Args:
+        released: Keys of a detector without its copies.
+        refines_boxes: Whether decoder layers refine boxes; two-stage detectors always do.
+
+    Returns:
+        Key that is held by this one, by the key that repeats it.
+    """
+    keys = list(released)
+    layers = {part: _count(keys, rf"transformer\.{part}\.layers\.(\d+)\.") for part in _PARTS}
+    two_stage = "transformer.enc_output.weight" in keys
+    stages = _count(keys, r"class_embed\.(\d+)\.")
+    copies: dict[str, str] = {}
+    if stages == 1:
+        # One head for all: the released list of heads names it once for every stage.
+        for copy in range(1, layers["decoder"] + int(two_stage)):
+            for key in [k for k in keys if k.startswith(("class_embed.0.", "bbox_embed.0."))]:
+                copies[key.replace(".0.", f".{copy}.", 1)] = key
+    first_encoder_head = layers["decoder"] + int(two_stage)
+    heads = [k for k in [*keys, *copies] if k.startswith(("class_embed.", "bbox_embed."))]
+    for key in heads:
+        kind, number, leaf = key.split(".", 2)
+        source = copies.get(key, key)
+        if two_stage or (refines_boxes and stages > 1 and kind == "bbox_embed"):
+            copies[f"transformer.decoder.{key}"] = source
+        if int(number) >= first_encoder_head:
+            inside = int(number) - first_encoder_head
+            copies[f"transformer.encoder.{kind}.{inside}.{leaf}"] = source
+    return copies
+
+
+def _count(keys: Iterable[str], pattern: str) -> int:
+    return len({match[1] for key in keys if (match := re.match(pattern, key))})
+
+
+def is_released(keys: Iterable[str]) -> bool:
+    """Whether names are those of a detector in the released layout."""
+    names = list(keys)
+    return any(name.startswith("transformer.") for name in names) and any(
+        name.startswith("class_embed.") for name in names
+    )

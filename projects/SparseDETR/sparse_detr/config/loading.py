@@ -20,6 +20,7 @@ from .overrides import TARGET_KEY, ConfigError, apply_overrides
 
 PACKAGE_DIRECTORY = Path(__file__).resolve().parents[1]
 CONFIG_SUFFIXES = (".py", ".yaml", ".yml")
+CHECKPOINT_SUFFIX = ".pth"
 
 
 def config_directories() -> list[Path]:
@@ -85,7 +86,8 @@ def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
 
     A ``.py`` config is a program and runs with the rights of the user. A ``.yaml`` config (as
     saved by a training run) is read as plain data: it cannot run code by being read, but it still
-    names the callables of the tree.
+    names the callables of the tree. A ``.pth`` file is a converted checkpoint: it names a shipped
+    config and what differs from it, and becomes ``train.init_checkpoint``.
 
     Args:
         name_or_path: See :func:`locate_config`.
@@ -98,6 +100,11 @@ def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
         ConfigError: The file is missing, is not a config, or an override is wrong.
     """
     path = locate_config(name_or_path)
+    if path.suffix == CHECKPOINT_SUFFIX:
+        # Only here: reading checkpoints imports torch.
+        from ..checkpoint.stored_config import config_of_checkpoint
+
+        return apply_overrides(config_of_checkpoint(path), overrides)
     if path.suffix not in CONFIG_SUFFIXES:
         raise ConfigError(
             f"config file {str(path)!r} ends in {path.suffix!r}; expected .py or .yaml"

@@ -7,6 +7,7 @@ Role in the flow: ``train_net.py`` and the tools read a config file with
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Gives ``config`` with every ``key=value`` of ``overrides`` set, in order.
 
     The value follows Hydra's grammar (numbers, ``true``, ``null``, ``[1,2]``, ``{a: 1}``, quoted
-    strings). ``key=value`` needs an existing key, ``+key=value`` adds one. The keys that name what
+    strings), but that a keeping ratio may be written as it is (``levels:0.1,0.3,0.5,1``).
+    ``key=value`` needs an existing key, ``+key=value`` adds one. The keys that name what
     gets called (``_target_``) cannot be set here, because an override must not choose code to run.
 
     Args:
@@ -92,9 +94,21 @@ def _parse(text: str) -> tuple[str, Any, bool]:
         raise ConfigError(
             f"override {text!r}: '~' (deletion) is not supported; set the key to null instead"
         )
+    raw = text.partition("=")[2].strip()
+    if _is_ratio_text(override.key_or_group, raw):
+        return override.key_or_group, raw, override.is_add() or override.is_force_add()
     if override.is_sweep_override():
         raise ConfigError(f"override {text!r} holds several values; write a list as key=[1,2]")
     return override.key_or_group, override.value(), override.is_add() or override.is_force_add()
+
+
+def _is_ratio_text(key: str, value: Any) -> bool:
+    """Whether the value is a keeping ratio in words, such as ``levels:0.1,0.3,0.5,1``.
+
+    Its commas would read as several values; its kind takes the place of a number.
+    """
+    is_text = isinstance(value, str) and re.match(r"[a-z]+:", value) is not None
+    return is_text and key.split(".")[-1] == "keep_ratio"
 
 
 def _set(config: DictConfig, key: str, value: Any, is_addition: bool) -> None:
@@ -150,7 +164,7 @@ def _path_nodes(config: DictConfig, parts: Sequence[str]) -> list[Any]:
 def _check_kind(key: str, old: Any, new: Any) -> None:
     """Refuses values that no code behind the key can want, such as a text for a learning rate."""
     is_reference = isinstance(new, str) and "${" in new
-    if new is None or old is None or is_reference:
+    if new is None or old is None or is_reference or _is_ratio_text(key, new):
         return
     expected = ""
     if isinstance(old, bool):

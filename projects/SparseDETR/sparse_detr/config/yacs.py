@@ -22,7 +22,8 @@ def add_sparse_detr_config(cfg: CfgNode) -> None:
 
     - ``MODEL.SPARSE_DETR.CONFIG``: name or path of a LazyConfig, as ``train_net.py`` takes it.
     - ``MODEL.SPARSE_DETR.OVERRIDES``: changes to it, such as ``["model.num_classes=7"]``.
-    - ``MODEL.SPARSE_DETR.KEEP_RATIO``: keeping ratio in (0, 1]; None leaves the LazyConfig's.
+    - ``MODEL.SPARSE_DETR.KEEP_RATIO``: keeping ratio, a number in (0, 1] or a text such as
+      ``levels:0.1,0.3,0.5,1``; None leaves the LazyConfig's.
 
     ``INPUT`` is set to what the released detectors were trained with: RGB, shorter side 800 pixels,
     longer side at most 1333. ``MODEL.PIXEL_MEAN`` and ``MODEL.PIXEL_STD`` have no effect; the

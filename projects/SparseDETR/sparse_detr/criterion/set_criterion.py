@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..layers.precision import at_least_float32
 from ..matcher import BatchObjects, HungarianMatcher, Match, StageMatches
-from ..structures import DetectorOutput, Predictions, Targets
+from ..structures import DetectorOutput, Predictions, Targets, TokenSelection
+from .corr import CorrLog
 from .finite_check import CheckedValues, check_all_finite
 from .loss_terms import box_l1_sum, focal_sum, giou_sum
 from .token_scoring_loss import TokenScoringLoss
@@ -65,7 +66,8 @@ class SetCriterion(nn.Module):
         bbox_weight: Weight of the L1 terms.
         giou_weight: Weight of the generalised IoU terms.
         token_scoring_weight: Weight of the token scoring loss.
-        token_scoring: The token scoring loss, or None where no network scores tokens.
+        token_scoring: The token scoring loss for a scoring network, :class:`CorrLog` for other
+            criteria, or None where tokens are not selected.
         supervise_all_rows: False leaves rows that are no candidates (padding, tokens without
             proposal, surplus rows) out of the loss. True is the released behaviour.
 
@@ -79,7 +81,7 @@ class SetCriterion(nn.Module):
         bbox_weight: float = 5.0,
         giou_weight: float = 2.0,
         token_scoring_weight: float = 1.0,
-        token_scoring: TokenScoringLoss | None = None,
+        token_scoring: TokenScoringLoss | CorrLog | None = None,
         supervise_all_rows: bool = False,
     ) -> None:
         super().__init__()
@@ -119,13 +121,12 @@ class SetCriterion(nn.Module):
             self._stage_terms(stages, pending.solve(), objects, num_boxes, result)
             if self.token_scoring is not None:
                 loss, logs = self.token_scoring(output)
-                result.terms["loss_decoder_attention_map"] = loss
-                result.weights["loss_decoder_attention_map"] = self.token_scoring_weight
+                if loss is not None:
+                    result.terms["loss_decoder_attention_map"] = loss
+                    result.weights["loss_decoder_attention_map"] = self.token_scoring_weight
                 result.logs.update(logs)
         if output.selection is not None:
-            counts = output.selection.layers[0].kept_counts
-            kept = torch.tensor(counts, dtype=num_boxes.dtype)
-            result.logs["kept_tokens"] = kept.mean()
+            result.logs.update(_kept_tokens(output.selection, num_boxes.dtype))
         return result
 
     @staticmethod
@@ -204,7 +205,8 @@ def supervised_stages(output: DetectorOutput, all_rows: bool = False) -> list[Su
 
     Returns:
         Stages with the suffixes of the released code: none for the final decoder layer, ``_i`` for
-        decoder layer i, ``_enc`` for the first stage, ``_enc_i`` for encoder layer i.
+        decoder layer i, ``_enc`` for the first stage, ``_enc_i`` for encoder layer i; and
+        ``_objectness`` for the head that tokens are selected by.
     """
     decoder = output.decoder.predictions
     stages = [SupervisedStage("", f"decoder layer {len(decoder) - 1}", decoder[-1])]
@@ -217,9 +219,20 @@ def supervised_stages(output: DetectorOutput, all_rows: bool = False) -> list[Su
         SupervisedStage(f"_enc_{i}", f"auxiliary head of encoder layer {i}", p)
         for i, p in enumerate(output.encoder_auxiliary)
     ]
+    if output.selection is not None and output.selection.predictions is not None:
+        stages.append(
+            SupervisedStage("_objectness", "objectness head", output.selection.predictions)
+        )
     if all_rows:
         return [replace(s, predictions=replace(s.predictions, candidate_mask=None)) for s in stages]
     return stages
+
+
+def _kept_tokens(selection: TokenSelection, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Kept tokens of an image and layer on average, and those of each layer where they differ."""
+    means = torch.tensor([kept.kept_counts for kept in selection.layers], dtype=dtype).mean(1)
+    logs = {f"kept_tokens_layer{i}": mean for i, mean in enumerate(means)}
+    return {"kept_tokens": means.mean(), **(logs if len(means) > 1 else {})}
 
 
 def _class_error(logits: Tensor, labels: Tensor) -> Tensor:

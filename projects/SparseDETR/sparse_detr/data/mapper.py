@@ -18,7 +18,7 @@ import torch
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
 from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
 from detectron2.structures import Boxes, BoxMode, Instances
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 IMAGE_FORMATS = ("RGB", "BGR")
 
@@ -126,16 +126,7 @@ class DetrDatasetMapper:
     def _read(self, sample: dict[str, Any]) -> npt.NDArray[np.uint8]:
         """Gives the image (h, w, 3) of a sample and fills in its size."""
         file_name = sample["file_name"]
-        if "://" in str(file_name):
-            # Detectron2 would download it.
-            raise BadSampleError(f"file_name: image {file_name} is an address, expected a file")
-        if not os.path.isfile(file_name):
-            raise BadSampleError(f"file_name: image {file_name} does not exist")
-        try:
-            image: npt.NDArray[np.uint8] = read_image(file_name, format=self.image_format)
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-            # Pillow raises SyntaxError for a broken PNG and OSError for a truncated file.
-            raise BadSampleError(f"file_name: image {file_name} cannot be read: {error}") from error
+        image = read_image_file(file_name, self.image_format)
         try:
             check_image_size(sample, image)
         except SizeMismatchError as error:
@@ -172,6 +163,43 @@ class DetrDatasetMapper:
                 "number of categories of the data set"
             )
         return int(class_id)
+
+
+def read_image_file(
+    file_name: str | os.PathLike[str], image_format: str = "RGB"
+) -> npt.NDArray[np.uint8]:
+    """Gives an image file as Detectron2 reads it: eight bits, turned as its EXIF data say.
+
+    Args:
+        file_name: the file.
+        image_format: "RGB" or "BGR".
+
+    Returns:
+        (height, width, 3); alpha is dropped, a palette is looked up.
+
+    Raises:
+        BadSampleError: it is missing, an address, or cannot be read.
+    """
+    if "://" in str(file_name):
+        # Detectron2 would download it.
+        raise BadSampleError(f"image {file_name} is an address, expected a file")
+    if not os.path.isfile(file_name):
+        what = "is a folder" if os.path.isdir(file_name) else "does not exist"
+        raise BadSampleError(f"image {file_name} {what}")
+    try:
+        image: npt.NDArray[np.uint8] = read_image(os.fspath(file_name), format=image_format)
+    except (
+        OSError,
+        UnidentifiedImageError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
+        # Pillow raises SyntaxError for a broken PNG and OSError for a truncated file.
+        foreign = isinstance(error, UnidentifiedImageError)
+        reason = "it is damaged, or of a format that Pillow does not know" if foreign else error
+        raise BadSampleError(f"image {file_name} cannot be read: {reason}") from error
+    return image
 
 
 def clip_and_keep(

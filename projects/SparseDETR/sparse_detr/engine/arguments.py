@@ -19,7 +19,11 @@ examples:
     train_net.py --config-file ... --resume
   evaluate a checkpoint with another keeping ratio
     train_net.py --config-file ... --eval-only train.init_checkpoint=model.pth model.keep_ratio=0.3
-  the same with folded batch norms and rearranged weights, faster
+  other forms of keeping ratio (docs/sparsity_control.md): per level, score mass, GFLOP budget
+    train_net.py --config-file ... --eval-only model.keep_ratio=levels:0.1,0.3,0.5,1
+    train_net.py --config-file ... --eval-only model.keep_ratio=mass:0.9,0.05-0.5
+    train_net.py --config-file ... --eval-only model.keep_ratio=gflops:100
+  with folded batch norms and rearranged weights, faster
     train_net.py --config-file ... --eval-only --optimize exact train.init_checkpoint=model.pth
   20 iterations and a small evaluation, to see that everything is in place
     train_net.py --config-file ... train.fast_dev_run=true

@@ -5,6 +5,7 @@ Role in the flow: a new training loads ``train.backbone_weights`` before ``train
 
 from __future__ import annotations
 
+import argparse
 import logging
 
 from torch import nn
@@ -22,7 +23,8 @@ def load_backbone_weights(model: nn.Module, path: str) -> None:
     Args:
         model: The model, not wrapped for several processes. It is unchanged when an error is
             raised.
-        path: A file as torchvision or the Swin authors publish it.
+        path: A file as torchvision, the Swin authors or programs of self-supervised training
+            publish it, or a detector, whose backbone is taken.
 
     Raises:
         UserError: The model has no backbone, or the file cannot be read safely or is not for it.
@@ -33,7 +35,8 @@ def load_backbone_weights(model: nn.Module, path: str) -> None:
             f"train.backbone_weights is {path}, but the model {type(model).__name__} has no part "
             "named backbone; leave the key empty"
         )
-    content = read_checkpoint(path)
+    # Programs of pre-training, and of detectors, put their arguments beside the weights.
+    content = read_checkpoint(path, allowed=(argparse.Namespace,))
     with user_errors("train.backbone_weights", ValueError, TypeError):
         report = fill_backbone(backbone, content, path)
     logger.info("Backbone weights of %s: %s", path, report)

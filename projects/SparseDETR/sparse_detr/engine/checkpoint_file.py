@@ -9,8 +9,11 @@ import contextlib
 import hashlib
 import os
 import pickle
+import re
+import struct
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ import torch
 from .errors import UserError
 
 REFUSED_SUFFIXES = (".pkl", ".pickle", ".pyth")
+
+# How torch names what its weights-only reader met and does not know.
+_UNKNOWN_NAME = re.compile(r"(?:GLOBAL|unsupported GLOBAL|global) ([\w.]+) (?:was|whose)")
 
 
 class UnreadableCheckpointError(UserError):
@@ -62,7 +68,7 @@ def write_tensors(content: dict[str, Any], path: Path) -> str:
     Raises:
         OSError: The file cannot be written; what was there before is untouched.
     """
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         with temporary.open("wb") as stream:
             torch.save(content, stream)
             stream.flush()
@@ -82,14 +88,14 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         OSError: The file cannot be written; what was there before is untouched.
     """
-    with _replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary name beside ``path``; the file takes its place where the block succeeds."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -120,12 +126,15 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_checkpoint(path: str | os.PathLike[str], digest: str | None = None) -> dict[str, Any]:
+def read_checkpoint(
+    path: str | os.PathLike[str], digest: str | None = None, allowed: Sequence[type] = ()
+) -> dict[str, Any]:
     """Gives the content of a checkpoint file, on the CPU. Code in the file is never run.
 
     Args:
         path: The file.
         digest: The SHA-256 it must have; None where none is known.
+        allowed: Classes of plain records that may occur beside tensors and plain data.
 
     Returns:
         The dict that the file holds.
@@ -147,30 +156,64 @@ def read_checkpoint(path: str | os.PathLike[str], digest: str | None = None) -> 
             f"checkpoint {file} is damaged (its checksum is not the one it was saved with)"
         )
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = _load(file, allowed)
     except pickle.UnpicklingError as error:
-        raise UnreadableCheckpointError(
-            f"checkpoint {file} is refused: it holds more than tensors and plain data, or is no "
-            "checkpoint "
-            f"({_first_line(error)})"
-        ) from error
+        raise UnreadableCheckpointError(_refusal(file, error)) from error
     except (
         RuntimeError,
         EOFError,
         zipfile.BadZipFile,
+        LookupError,
         ValueError,
-        KeyError,
+        AttributeError,
+        AssertionError,
         OSError,
         TypeError,
+        struct.error,
     ) as error:
-        raise UnreadableCheckpointError(
-            f"checkpoint {file} cannot be read, it is damaged or incomplete ({_first_line(error)})"
-        ) from error
+        raise UnreadableCheckpointError(_damage(file, error)) from error
     if not isinstance(content, dict):
         raise UnreadableCheckpointError(
             f"checkpoint {file} holds {type(content).__name__}, expected a dict with the weights"
         )
     return content
+
+
+def _load(file: Path, allowed: Sequence[type]) -> Any:
+    """Reads without running anything; torch's advice to read in another way is not passed on."""
+    names: list[Any] = [(kind, f"{kind.__module__}.{kind.__qualname__}") for kind in allowed]
+    with warnings.catch_warnings(), torch.serialization.safe_globals(names):
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _refusal(file: Path, error: pickle.UnpicklingError) -> str:
+    """Says why a file is refused, and the way out where it is one that the converter reads."""
+    unknown = _UNKNOWN_NAME.search(str(error))
+    if unknown is None:
+        return f"checkpoint {file} is refused: it is no checkpoint of tensors, or a damaged one"
+    message = (
+        f"checkpoint {file} is refused: it holds more than tensors and plain data "
+        f"({unknown[1]}); nothing of it was run"
+    )
+    if unknown[1] == "argparse.Namespace":
+        message += ". If it is a released detector, tools/convert_checkpoint.py converts it"
+    return message
+
+
+def _damage(file: Path, error: Exception) -> str:
+    """Says what is wrong with a file that is no pickle of tensors."""
+    text = _first_line(error)
+    if "weights_only" in text:
+        kind = "a TorchScript program" if "TorchScript" in text else "a tar archive of early torch"
+        return (
+            f"checkpoint {file} is refused: it is {kind}, which cannot be read without running "
+            "code; save its tensors with torch.save first"
+        )
+    reason = f" ({text})" if isinstance(error, (RuntimeError, EOFError, OSError)) else ""
+    return (
+        f"checkpoint {file} cannot be read, it is damaged or incomplete, or no checkpoint{reason}"
+    )
 
 
 def _first_line(error: Exception) -> str:

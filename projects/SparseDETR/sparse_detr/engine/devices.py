@@ -16,12 +16,13 @@ from .errors import UserError
 RandomState = dict[str, Any]
 
 
-def resolve_device(name: str, local_rank: int = 0) -> torch.device:
+def resolve_device(name: str, local_rank: int = 0, key: str = "train.device") -> torch.device:
     """Gives the device of a process.
 
     Args:
         name: ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         local_rank: Number of the process on its machine; picks the GPU when the name has no number.
+        key: What the name was given as, for messages.
 
     Returns:
         The device.
@@ -34,17 +35,16 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"train.device is {name!r}, expected auto, cpu, cuda or cuda:N") from error
+        raise UserError(f"{key} is {name!r}, expected auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"train.device is {name!r}, expected auto, cpu, cuda or cuda:N")
+        raise UserError(f"{key} is {name!r}, expected auto, cpu, cuda or cuda:N")
     if device.type == "cpu":
         return device
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     index = device.index if device.index is not None else local_rank
     if index >= count:
         raise UserError(
-            f"train.device is {name!r} (GPU {index}), but {count} GPUs are visible; use "
-            "train.device=cpu"
+            f"{key} is {name!r} (GPU {index}), but {count} GPUs are visible; use {key}=cpu"
         )
     return torch.device("cuda", index)
 

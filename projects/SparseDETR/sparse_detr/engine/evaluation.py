@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data.mapper import BadSampleError, ClassIdError
+from ..evaluation import WithTokenUse
+from ..meta_arch import TransformerDetector
 from .checkpoint_file import write_text
 from .devices import kept_random_state
 from .ema import ModelEma
@@ -38,7 +41,8 @@ def evaluate_model(
     Args:
         model: The model, wrapped or not; it is called unwrapped.
         data_loader: This process's share of the images.
-        evaluator: A Detectron2 evaluator.
+        evaluator: A Detectron2 evaluator, or a list of them that share one pass. One that
+            ``wants_token_use`` gets it from a detector of this project, and is left out for others.
         average: Evaluates these weights in place of the model's own.
 
     Returns:
@@ -46,13 +50,17 @@ def evaluate_model(
     """
     inner = unwrap(model)
     modes = {module: module.training for module in inner.modules()}
+    evaluators = list(evaluator) if isinstance(evaluator, list) else [evaluator]
+    predict, evaluators = _what_to_run(inner, evaluators)
+    weights = nullcontext() if average is None else average.applied_to(inner)
     try:
-        with kept_random_state(), user_errors("evaluation data", BadSampleError, ClassIdError):
-            if average is None:
-                found = inference_on_dataset(inner, data_loader, evaluator)
-            else:
-                with average.applied_to(inner):
-                    found = inference_on_dataset(inner, data_loader, evaluator)
+        inner.eval()
+        with (
+            kept_random_state(),
+            user_errors("evaluation data", BadSampleError, ClassIdError),
+            weights,
+        ):
+            found = inference_on_dataset(predict, data_loader, evaluators)
     finally:
         for module, was_training in modes.items():
             module.training = was_training
@@ -63,6 +71,17 @@ def evaluate_model(
     if comm.is_main_process() and results:
         print_csv_format(found)
     return results
+
+
+def _what_to_run(model: nn.Module, evaluators: list[Any]) -> tuple[Callable[..., Any], list[Any]]:
+    """Gives the model with the outputs that its evaluators want, and those that it can serve."""
+    wanting = [each for each in evaluators if getattr(each, "wants_token_use", False)]
+    if not wanting:
+        return model, evaluators
+    if isinstance(model, TransformerDetector):
+        return WithTokenUse(model), evaluators
+    logger.info("%s has no tokens, so no sparsity is evaluated", type(model).__name__)
+    return model, [each for each in evaluators if each not in wanting]
 
 
 def save_results(results: Results, path: Path, iteration: int | None = None) -> None:

@@ -84,10 +84,21 @@ def load_run_data(config: DictConfig, with_training: bool) -> RunData:
         chosen = images_to_overfit(train, overfit)
         return RunData(chosen, chosen, subset_of=dataset_name(loaders.train, "dataloader.train"))
     data = RunData(train, load_checked(loaders.test, "dataloader.test", classes))
-    if config.train.fast_dev_run and len(data.test) > FAST_DEV_IMAGES:
-        name = dataset_name(loaders.test, "dataloader.test")
-        data = replace(data, test=data.test[:FAST_DEV_IMAGES], subset_of=name)
-    return data
+    return first_images(config, data, FAST_DEV_IMAGES) if config.train.fast_dev_run else data
+
+
+def first_images(config: DictConfig, data: RunData, count: int) -> RunData:
+    """Gives the data with at most ``count`` images to evaluate.
+
+    Args:
+        config: The config tree.
+        data: Whole data of its ``dataloader.test``.
+        count: Images to leave, at least 1.
+    """
+    if len(data.test) <= count:
+        return data
+    name = dataset_name(config.dataloader.test, "dataloader.test")
+    return replace(data, test=data.test[:count], subset_of=name)
 
 
 def _class_count(config: DictConfig) -> int | None:
@@ -226,8 +237,8 @@ def build_test_data(config: DictConfig, data: RunData) -> Any:
         return instantiate({**_arguments(config.dataloader.test), "dataset": data.test})
 
 
-def build_evaluator(config: DictConfig, data: RunData, output_dir: Path) -> Any:
-    """Gives the evaluator; for cut data, one that knows the images that are left.
+def build_evaluators(config: DictConfig, data: RunData, output_dir: Path) -> list[Any]:
+    """Gives the evaluators; for cut data, ones that know the images that are left.
 
     Args:
         config: The config tree.
@@ -235,13 +246,19 @@ def build_evaluator(config: DictConfig, data: RunData, output_dir: Path) -> Any:
         output_dir: Where the annotation file of cut data is written.
 
     Returns:
-        A Detectron2 evaluator.
+        Detectron2 evaluators: ``dataloader.evaluator``, and ``dataloader.sparsity_evaluator``
+        unless it is null or absent.
     """
-    arguments = _arguments(config.dataloader.evaluator)
     if data.subset_of:
         register_subset(data, output_dir)
-        arguments["dataset_name"] = data.subset_name
-    return instantiate(arguments)
+    evaluators = []
+    for key in ("evaluator", "sparsity_evaluator"):
+        if config.dataloader.get(key) is not None:
+            arguments = _arguments(config.dataloader[key])
+            if data.subset_of:
+                arguments["dataset_name"] = data.subset_name
+            evaluators.append(instantiate(arguments))
+    return evaluators
 
 
 def _arguments(node: DictConfig) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..config.loading import save_config
-from ..token_selection import check_keep_ratio
+from ..token_selection import as_keep_ratio
 from .backbone_weights import load_backbone_weights, warn_of_random_frozen_backbone
 from .devices import resolve_device, seed_everything
 from .ema import ModelEma
@@ -40,7 +40,7 @@ from .precision import MixedPrecision
 from .resuming import Resumption, forget_earlier_run, read_resumption
 from .run_data import (
     RunData,
-    build_evaluator,
+    build_evaluators,
     build_test_data,
     build_train_data,
     load_run_data,
@@ -115,7 +115,7 @@ class Session:
         keep_ratio = OmegaConf.select(config, "model.keep_ratio")
         if keep_ratio is not None:
             with user_errors("model.keep_ratio", ValueError):
-                check_keep_ratio(keep_ratio)
+                as_keep_ratio(keep_ratio)
         self.output_dir = Path(str(options.output_dir))
         self.local_rank = comm.get_local_rank()
         self.device = resolve_device(str(options.device), self.local_rank)
@@ -202,8 +202,8 @@ class Session:
         if self.arguments.optimize:
             self.model = self._optimized()
         self.open_output()
-        evaluator = build_evaluator(self.config, self.data, self.output_dir)
-        results = evaluate_model(self.model, self.test_loader, evaluator)
+        evaluators = build_evaluators(self.config, self.data, self.output_dir)
+        results = evaluate_model(self.model, self.test_loader, evaluators)
         if comm.is_main_process():
             save_results(results, self.output_dir / "eval_results.json")
             logger.info("Results: %s", self.output_dir / "eval_results.json")
@@ -307,10 +307,10 @@ class Session:
         resumption: Resumption | None,
     ) -> EvaluationHook:
         options = self.config.train
-        evaluator = build_evaluator(self.config, self.data, self.output_dir)
+        evaluators = build_evaluators(self.config, self.data, self.output_dir)
         evaluation = EvaluationHook(
             schedule.iterations(float(options.eval_period_epochs)),
-            lambda: evaluate_model(self.model, self.test_loader, evaluator, average),
+            lambda: evaluate_model(self.model, self.test_loader, evaluators, average),
             self.checkpoints,
             str(options.checkpointer.best_metric),
             average,

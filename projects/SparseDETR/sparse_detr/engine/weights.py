@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint.released_keys import is_released
 from .checkpoint_file import UnreadableCheckpointError, read_checkpoint
 from .errors import UserError
 
@@ -161,7 +162,8 @@ def load_weights(
     report = compare_weights(model, weights, source)
     if not report.loaded:
         raise UserError(
-            f"{report}\nnothing of this checkpoint fits the model; it belongs to another one"
+            f"{report}\nnothing of this checkpoint fits the model; "
+            + _where_it_belongs(report.unexpected)
         )
     if not allow_partial and (report.mismatched or report.missing_fraction > max_missing):
         raise UserError(
@@ -174,3 +176,9 @@ def load_weights(
         model.load_state_dict({name: weights[name] for name in report.loaded}, strict=False)
     logger.info("%s", report)
     return report
+
+
+def _where_it_belongs(names: tuple[str, ...]) -> str:
+    if is_released(names):
+        return "it is a released detector: convert it with tools/convert_checkpoint.py first"
+    return "it belongs to another one"

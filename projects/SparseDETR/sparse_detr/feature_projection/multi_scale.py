@@ -14,15 +14,16 @@ class MultiScaleProjection(nn.Module):
     """1x1 convolutions for the backbone's levels, strided 3x3 convolutions for coarser ones.
 
     The first extra level is made from the last *raw* backbone map, further ones from the level
-    before. Every projection ends in a group norm; there is no activation.
+    before. Every projection ends in a group norm unless there is none; there is no activation.
+    With one backbone map and one level it is DETR's projection.
 
     Args:
         in_channels: Channels of each backbone map, by name, finest first.
         hidden_dim: Channels C of all levels.
         num_levels: Levels L, at least the number of backbone maps.
-        num_groups: Groups of the norms.
+        num_groups: Groups of the norms; None leaves the norms out, as DETR does.
 
-    Source: Deformable DETR, appendix A.2.
+    Source: Deformable DETR, appendix A.2; DETR, section 3.2.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class MultiScaleProjection(nn.Module):
         in_channels: Mapping[str, int],
         hidden_dim: int,
         num_levels: int,
-        num_groups: int = 32,
+        num_groups: int | None = 32,
     ) -> None:
         super().__init__()
         if num_levels < len(in_channels):
@@ -45,7 +46,10 @@ class MultiScaleProjection(nn.Module):
             source = channels[-1] if extra == 0 else hidden_dim
             convolutions.append(nn.Conv2d(source, hidden_dim, 3, stride=2, padding=1))
         self.projections = nn.ModuleList(
-            nn.Sequential(conv, nn.GroupNorm(num_groups, hidden_dim)) for conv in convolutions
+            nn.Sequential(conv)
+            if num_groups is None
+            else nn.Sequential(conv, nn.GroupNorm(num_groups, hidden_dim))
+            for conv in convolutions
         )
         for conv in convolutions:
             nn.init.xavier_uniform_(conv.weight)

@@ -13,6 +13,7 @@ from detectron2.structures import Instances
 
 from ..meta_arch import TransformerDetector
 from ..structures import DetectorOutput, Size
+from ..token_selection import KeepRatioLike
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ def level_strides(model: TransformerDetector) -> tuple[int, ...]:
 def inspect_image(
     model: TransformerDetector,
     sample: dict[str, Any],
-    keep_ratio: float | None = None,
+    keep_ratio: KeepRatioLike | None = None,
     with_sampling: bool = False,
+    all_layers: bool = False,
 ) -> InspectedImage:
     """Gives the detections of one image together with the stages' results.
 
@@ -65,6 +67,7 @@ def inspect_image(
         sample: Detectron2's input dict, as the test loader's mapper gives it.
         keep_ratio: Keeping ratio of this call; None takes the model's own.
         with_sampling: Keep where the decoder's cross-attention read.
+        all_layers: Also predict in every stage that has a loss, each decoder layer among them.
 
     Returns:
         The result; equal to what ``model([sample])`` detects.
@@ -75,9 +78,9 @@ def inspect_image(
     if model.training:
         raise ValueError("model is in training mode, expected evaluation mode; call model.eval()")
     images = model.preprocess([sample])
-    (padded,) = model.padded_groups(images)
-    tokens = model.extract_tokens(images)
-    output = model.detect(tokens, keep_ratio, with_sampling=with_sampling)
+    (padded,) = groups = model.padded_groups(images)
+    tokens = model.tokens_of(groups)
+    output = model.detect(tokens, keep_ratio, all_layers, with_sampling)
     (instances,) = model.postprocess(output.decoder.predictions[-1], images.original_sizes)
     return InspectedImage(
         instances=instances.to("cpu"),

@@ -11,6 +11,7 @@ travels along it is a dataclass of :mod:`sparse_detr.structures`. Shape letters:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -18,8 +19,8 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ..criterion import SetCriterion
-from ..decoder import DeformableDecoder
-from ..encoder import DeformableEncoder, auxiliary_predictions
+from ..decoder import Decoder
+from ..encoder import Encoder, auxiliary_predictions
 from ..feature_projection import MultiScaleProjection, PositionEmbedding
 from ..heads import DetectionHeads
 from ..postprocess import TopDetections
@@ -38,10 +39,10 @@ from ..structures import (
     PaddedImages,
     TokenSelection,
 )
-from ..token_scoring import ScoringNetwork
-from ..token_selection import TopRhoSelection, check_keep_ratio
+from ..token_scoring import TokenScoring
+from ..token_selection import KeepRatio, KeepRatioLike, TopRhoSelection, Uniform
 from .event_log import log_scalars
-from .part_checks import check_parts
+from .part_checks import check_parts, checked_ratio
 
 
 class TransformerDetector(nn.Module):
@@ -51,11 +52,11 @@ class TransformerDetector(nn.Module):
         backbone: Detectron2 backbone.
         feature_projection: Maps of the backbone -> L maps of C channels.
         position_embedding: Maps -> tokens with position.
-        token_scoring: Scoring network, or None for a dense encoder.
-        token_selection: Rule that keeps tokens by score; only with a scoring network.
+        token_scoring: The criterion that tokens are selected by, or None for a dense encoder.
+        token_selection: Rule that keeps tokens by score; only with token scoring.
         encoder: Encoder.
         proposal_projection: Projection that token scores and first-stage scores are read from,
-            shared by both on purpose; None where neither is used.
+            shared by both on purpose; None where nothing reads it.
         query_selection: Where the decoder's queries come from.
         decoder: Decoder.
         heads: Detection heads of all stages.
@@ -64,8 +65,9 @@ class TransformerDetector(nn.Module):
         num_classes: Classes, contiguous ids from 0.
         hidden_dim: Channels C of all parts.
         num_levels: Levels L of all parts.
-        keep_ratio: Share rho of the tokens that the encoder updates, in (0, 1]; None for a dense
-            encoder. Can be set at any time, and given per call.
+        keep_ratio: Share rho of the tokens that the encoder updates, in (0, 1], or another form
+            that :func:`sparse_detr.token_selection.as_keep_ratio` takes; None for a dense encoder.
+            Can be set at any time, and given per call.
         pixel_mean: Mean colour, 0..255, in the channel order of ``input_format``.
         pixel_std: Standard deviation of the colour.
         input_format: Channel order of the images, for tools that read files.
@@ -81,19 +83,19 @@ class TransformerDetector(nn.Module):
         backbone: nn.Module,
         feature_projection: MultiScaleProjection,
         position_embedding: PositionEmbedding,
-        encoder: DeformableEncoder,
+        encoder: Encoder,
         query_selection: LearnedQueries | TwoStageQueries,
-        decoder: DeformableDecoder,
+        decoder: Decoder,
         heads: DetectionHeads,
         postprocess: TopDetections,
         num_classes: int,
         hidden_dim: int,
         num_levels: int,
         criterion: SetCriterion | None = None,
-        token_scoring: ScoringNetwork | None = None,
+        token_scoring: TokenScoring | None = None,
         token_selection: TopRhoSelection | None = None,
         proposal_projection: ProposalProjection | None = None,
-        keep_ratio: float | None = None,
+        keep_ratio: KeepRatioLike | None = None,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
         input_format: str = "RGB",
@@ -122,23 +124,14 @@ class TransformerDetector(nn.Module):
         self.keep_ratio = keep_ratio
 
     @property
-    def keep_ratio(self) -> float | None:
-        """Share rho of the tokens that the encoder updates; None where it updates all."""
-        return self._keep_ratio
+    def keep_ratio(self) -> float | KeepRatio | None:
+        """What was set: a share rho, or a rule that says more; None where all are updated."""
+        ratio = self._keep_ratio
+        return ratio.ratio if isinstance(ratio, Uniform) else ratio
 
     @keep_ratio.setter
-    def keep_ratio(self, value: float | None) -> None:
-        self._keep_ratio = self._checked_ratio(value)
-
-    def _checked_ratio(self, value: float | None) -> float | None:
-        if self.token_scoring is None:
-            if value is not None:
-                raise ValueError(
-                    "keep_ratio must be None for a detector that does not score tokens, "
-                    f"got {value!r}"
-                )
-            return None
-        return check_keep_ratio(value)
+    def keep_ratio(self, value: KeepRatioLike | None) -> None:
+        self._keep_ratio = checked_ratio(self, value)
 
     @property
     def device(self) -> torch.device:
@@ -146,7 +139,7 @@ class TransformerDetector(nn.Module):
         return self.position_embedding.level_embed.device
 
     def forward(
-        self, batched_inputs: Sequence[dict[str, Any]], keep_ratio: float | None = None
+        self, batched_inputs: Sequence[dict[str, Any]], keep_ratio: KeepRatioLike | None = None
     ) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Weighted losses (training) or detections (inference).
 
@@ -178,7 +171,10 @@ class TransformerDetector(nn.Module):
 
     def extract_tokens(self, images: ImageBatch) -> FeatureTokens:
         """Tokens of a batch: backbone, projection and position."""
-        groups = self.padded_groups(images)
+        return self.tokens_of(self.padded_groups(images))
+
+    def tokens_of(self, groups: Sequence[PaddedImages]) -> FeatureTokens:
+        """Tokens of the images of :meth:`padded_groups`; see :meth:`extract_tokens`."""
         parts = [
             FeatureMaps.of_padded_images(
                 self.feature_projection(self.backbone(group.pixels)),
@@ -188,12 +184,14 @@ class TransformerDetector(nn.Module):
             for group in groups
         ]
         merged = FeatureMaps.merge(parts, [group.positions for group in groups])
-        return cast(FeatureTokens, self.position_embedding(merged))
+        sizes = {p: s for g in groups for p, s in zip(g.positions, g.image_sizes, strict=True)}
+        tokens = cast(FeatureTokens, self.position_embedding(merged))
+        return replace(tokens, image_sizes=tuple(sizes[p] for p in sorted(sizes)))
 
     def detect(
         self,
         tokens: FeatureTokens,
-        keep_ratio: float | None = None,
+        keep_ratio: KeepRatioLike | None = None,
         supervise: bool = False,
         with_sampling: bool = False,
     ) -> DetectorOutput:
@@ -206,12 +204,10 @@ class TransformerDetector(nn.Module):
                 that the final detections do not need.
             with_sampling: Keep where the decoder's cross-attention read (for DAM and pictures).
         """
-        ratio = self.keep_ratio if keep_ratio is None else self._checked_ratio(keep_ratio)
-        proposals = None
-        if self.proposal_projection is not None:
-            scored = self.token_scoring is not None
-            proposals = Proposals.of(tokens, self.proposal_projection, scored)
-        selection = self._select_tokens(tokens, proposals, ratio)
+        ratio = self._keep_ratio if keep_ratio is None else checked_ratio(self, keep_ratio)
+        scored = self.token_scoring is not None and self.token_scoring.reads_projection
+        proposals = Proposals.of(tokens, self.proposal_projection, scored)
+        selection = self._select_tokens(tokens, proposals, ratio, supervise)
         num_auxiliary = self.heads.num_encoder_heads if supervise else 0
         encoded = self.encoder(tokens, selection, num_auxiliary)
         auxiliary = auxiliary_predictions(encoded, selection, proposals, self.heads)
@@ -222,19 +218,25 @@ class TransformerDetector(nn.Module):
         return DetectorOutput(tokens, selection, auxiliary, queries, decoded)
 
     def _select_tokens(
-        self, tokens: FeatureTokens, proposals: Proposals | None, keep_ratio: float | None
+        self,
+        tokens: FeatureTokens,
+        proposals: Proposals,
+        keep_ratio: KeepRatio | None,
+        supervise: bool,
     ) -> TokenSelection | None:
         if self.token_scoring is None or self.token_selection is None:
             return None
-        assert proposals is not None and keep_ratio is not None
-        logits = self.token_scoring(proposals, tokens)
-        return self.token_selection(logits, tokens, proposals.grid, keep_ratio)
+        assert keep_ratio is not None
+        scores = self.token_scoring(proposals, tokens, supervise)
+        ratio = keep_ratio.resolved(self, tokens)
+        selection = self.token_selection(scores.logits, tokens, proposals.grid, ratio)
+        return replace(selection, predictions=scores.predictions)
 
     def _losses(
         self,
         images: ImageBatch,
         batched_inputs: Sequence[dict[str, Any]],
-        keep_ratio: float | None,
+        keep_ratio: KeepRatioLike | None,
     ) -> dict[str, Tensor]:
         if self.criterion is None:
             raise ValueError("criterion must be given to train, got None")

@@ -6,7 +6,7 @@ query selection.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -143,37 +143,46 @@ class Proposals:
 
     Attributes:
         grid: One box per token.
-        projection: The projection, owned by the detector.
+        projection: The projection, owned by the detector; None where nothing reads it.
         linear: (B, N, C) the linear part of the projection of the tokens' features; token scoring
-            and first stage both start from it. None where tokens are not scored.
+            and first stage both start from it. None where no score is read from it.
     """
 
     grid: ProposalGrid
-    projection: ProposalProjection
+    projection: ProposalProjection | None
     linear: Tensor | None = None
 
     @staticmethod
-    def of(tokens: FeatureTokens, projection: ProposalProjection, scored: bool) -> Proposals:
+    def of(tokens: FeatureTokens, projection: ProposalProjection | None, scored: bool) -> Proposals:
         """The proposals of a batch.
 
         Args:
             tokens: The tokens.
-            projection: The projection.
-            scored: Whether the tokens are going to be scored.
+            projection: The projection, or None where nothing reads it.
+            scored: Whether token scores are going to be read from the projection.
         """
-        grid = proposal_grid(tokens)
-        linear = projection.linear(tokens.features, grid) if scored else None
-        return Proposals(grid, projection, linear)
+        proposals = Proposals(proposal_grid(tokens), projection)
+        if not scored:
+            return proposals
+        linear = proposals.required.linear(tokens.features, proposals.grid)
+        return replace(proposals, linear=linear)
+
+    @property
+    def required(self) -> ProposalProjection:
+        """The projection, for those that cannot do without."""
+        assert self.projection is not None, "the detector checks that it is given"
+        return self.projection
 
     def project_positioned(self, tokens: FeatureTokens) -> Tensor:
         """(B, N, C) projection of the tokens' features with position, for token scoring."""
         if self.linear is None:
             return self._project(tokens.features + tokens.position)
-        of_position = tokens.positions.projected(self.projection.projection.weight)
+        projection = self.required
+        of_position = tokens.positions.projected(projection.projection.weight)
         sizes = [height * width for height, width in tokens.spatial_shapes]
         levels = zip(self.linear.split_with_sizes(sizes, dim=1), of_position, strict=True)
         linear = torch.cat([level + p.flatten(1, 2) for level, p in levels], dim=1)
-        output: Tensor = self.projection.norm(self.projection.levelled(linear, self.grid))
+        output: Tensor = projection.norm(projection.levelled(linear, self.grid))
         return output
 
     def project_memory(self, encoded: EncoderOutput) -> Tensor:
@@ -181,7 +190,7 @@ class Proposals:
         if self.linear is None or encoded.kept is None:
             return self._project(encoded.memory)
         # All other tokens left the encoder as they came: their product is at hand.
-        kept, projection = encoded.kept, self.projection
+        kept, projection = encoded.kept, self.required
         own = ProposalGrid(self.grid.box_logits, kept.gather(self.grid.is_proposal))
         rows = projection.norm(projection.linear(kept.gather(encoded.memory), own))
         # The norm's backward pass does not need its output: rows may be replaced there.
@@ -190,5 +199,5 @@ class Proposals:
         return projected
 
     def _project(self, features: Tensor) -> Tensor:
-        output: Tensor = self.projection(features, self.grid)
+        output: Tensor = self.required(features, self.grid)
         return output

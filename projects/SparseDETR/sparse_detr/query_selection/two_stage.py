@@ -60,7 +60,7 @@ class TwoStageQueries(nn.Module):
         self,
         encoded: EncoderOutput,
         tokens: FeatureTokens,
-        proposals: Proposals | None,
+        proposals: Proposals,
         heads: DetectionHeads,
         with_predictions: bool,
     ) -> DecoderQueries:
@@ -73,12 +73,7 @@ class TwoStageQueries(nn.Module):
             heads: The detection heads, with a first stage.
             with_predictions: Keep the predictions for all tokens (for the loss); otherwise boxes
                 are computed for the selected tokens only.
-
-        Raises:
-            ValueError: No proposals.
         """
-        if proposals is None:
-            raise ValueError("proposals must be given to a two-stage query selection, got None")
         memory, head, grid = encoded.memory, heads.first_stage(), proposals.grid
         projected = proposals.project_memory(encoded)
         logits = head.logits(projected)

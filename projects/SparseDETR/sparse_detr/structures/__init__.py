@@ -3,16 +3,16 @@
 from .feature_maps import FeatureMaps, Size, valid_cells
 from .feature_tokens import FeatureTokens
 from .image_batch import ImageBatch, PaddedImages
-from .predictions import (
+from .predictions import Predictions, TokenScores
+from .row_access import gather_rows
+from .shape_cache import ShapeCache, is_plain
+from .stage_outputs import (
     DecoderOutput,
     DecoderQueries,
     DetectorOutput,
     EncoderOutput,
-    Predictions,
     Sampling,
 )
-from .row_access import gather_rows
-from .shape_cache import ShapeCache, is_plain
 from .targets import Targets
 from .token_geometry import TokenGeometry
 from .token_positions import SineTables, TokenPositions
@@ -37,6 +37,7 @@ __all__ = [
     "Targets",
     "TokenGeometry",
     "TokenPositions",
+    "TokenScores",
     "TokenSelection",
     "gather_rows",
     "is_plain",

@@ -20,11 +20,14 @@ class FeatureTokens:
         features: (B, N, C) projected features without position; nobody modifies them.
         positions: Sine position plus level embedding of each token, written out on demand.
         geometry: Where the tokens lie; constants that all batches of these shapes share.
+        image_sizes: (height, width) of each image, pixels, as the network saw it; None where the
+            tokens come from no images.
     """
 
     features: Tensor
     positions: TokenPositions
     geometry: TokenGeometry
+    image_sizes: tuple[Size, ...] | None = None
 
     @property
     def position(self) -> Tensor:
@@ -55,6 +58,11 @@ class FeatureTokens:
     def value_extents(self) -> Tensor | None:
         """``valid_sizes`` for the values of an attention, or None where no token is padding."""
         return self.geometry.valid_sizes if self.geometry.is_padded else None
+
+    @property
+    def key_padding_mask(self) -> Tensor | None:
+        """``padding_mask`` for the keys of an attention, or None where no token is padding."""
+        return self.geometry.padding_mask if self.geometry.is_padded else None
 
     @property
     def level_start_index(self) -> tuple[int, ...]:

@@ -1,13 +1,10 @@
-"""What encoder, query selection, decoder and heads hand to each other, criterion and pictures."""
+"""Predictions of one set of candidates, and scores of the tokens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor
-
-from .feature_tokens import FeatureTokens
-from .token_selection import KeptTokens, TokenSelection
 
 
 @dataclass(frozen=True)
@@ -29,92 +26,15 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """Where a deformable attention read, and with what weight.
+class TokenScores:
+    """What a token-scoring part gives.
 
     Attributes:
-        locations: (B, Q, H, L, P, 2), order (x, y), normalised to the padded map of the level.
-        weights: (B, Q, H, L, P), summing to 1 over L and P.
+        logits: (B, N) score of every token, the higher the sooner kept; values on padding mean
+            nothing.
+        predictions: Predictions of all tokens that the scores were read from, for a loss of their
+            own; None where the part predicts no objects, or nobody asked for them.
     """
 
-    locations: Tensor
-    weights: Tensor
-
-    def of_queries(self, query_mask: Tensor | None) -> Sampling:
-        """The same with weight zero for rows that are no queries; (B, Q) bool, None for all."""
-        if query_mask is None:
-            return self
-        hidden = ~query_mask[:, :, None, None, None]
-        return Sampling(self.locations, self.weights.masked_fill(hidden, 0))
-
-
-@dataclass(frozen=True)
-class EncoderOutput:
-    """What the encoder gives.
-
-    Attributes:
-        memory: (B, N, C) all tokens, the kept ones updated.
-        layer_rows: Rows (B, K or N, C) after each layer that has an auxiliary head; empty unless
-            asked for.
-        kept: The only tokens whose memory differs from the tokens' features; None if any may.
-    """
-
-    memory: Tensor
-    layer_rows: tuple[Tensor, ...] = ()
-    kept: KeptTokens | None = None
-
-
-@dataclass(frozen=True)
-class DecoderQueries:
-    """What the decoder starts from.
-
-    Attributes:
-        content: (B, Q, C).
-        position: (B, Q, C), added to the content in every decoder layer.
-        reference_points: (B, Q, 2) centres or (B, Q, 4) boxes (cxcywh), normalised, no gradient
-            where they come from the first stage.
-        first_stage: Predictions of the first stage for all tokens; only when asked for.
-        token_indices: (B, Q) the tokens that became queries, or None for learned queries.
-        query_mask: (B, Q) bool, False on rows that stand on padding because the image has fewer
-            tokens than there are queries; None if no row does.
-    """
-
-    content: Tensor
-    position: Tensor
-    reference_points: Tensor
-    first_stage: Predictions | None = None
-    token_indices: Tensor | None = None
-    query_mask: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class DecoderOutput:
-    """What the decoder gives.
-
-    Attributes:
-        predictions: One entry per supervised decoder layer, the final layer last; at inference
-            the final layer only.
-        sampling: Sampling of the cross-attention of each layer; empty unless asked for.
-    """
-
-    predictions: tuple[Predictions, ...]
-    sampling: tuple[Sampling, ...] = ()
-
-
-@dataclass(frozen=True)
-class DetectorOutput:
-    """Everything a loss, an evaluator or a picture may want from one forward pass.
-
-    Attributes:
-        tokens: The tokens of the batch.
-        selection: The kept tokens, or None when every token is updated.
-        encoder_auxiliary: Predictions of the auxiliary heads of encoder layers 0..E-2.
-        queries: The decoder's starting point, with the first stage's predictions.
-        decoder: Output of the decoder.
-    """
-
-    tokens: FeatureTokens
-    selection: TokenSelection | None
-    encoder_auxiliary: tuple[Predictions, ...]
-    queries: DecoderQueries
-    decoder: DecoderOutput
+    logits: Tensor
+    predictions: Predictions | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .predictions import Predictions
 from .row_access import flat_rows, gather_rows, leading_rows
 
 
@@ -119,11 +120,43 @@ class TokenSelection:
         layers: Kept tokens of each encoder layer, or a single entry that all layers share.
         token_scores: (B, N) logit of every token as the selection saw it, or None if no network
             scored the tokens.
+        predictions: Predictions of all tokens that the scores were read from, for a loss of their
+            own, or None.
     """
 
     layers: tuple[KeptTokens, ...]
     token_scores: Tensor | None = None
+    predictions: Predictions | None = None
 
     def for_layer(self, layer: int) -> KeptTokens:
         """Kept tokens of encoder layer ``layer``."""
         return self.layers[0] if len(self.layers) == 1 else self.layers[layer]
+
+    def union(self, num_tokens: int, with_surplus: bool = False) -> Tensor:
+        """Which tokens any layer updates.
+
+        Args:
+            num_tokens: Tokens N of an image.
+            with_surplus: Count the tokens of every row, not the images' own alone.
+
+        Returns:
+            (B, N) bool.
+        """
+        masks = [kept.membership(num_tokens, with_surplus) for kept in self._distinct()]
+        return torch.stack(masks).any(0) if len(masks) > 1 else masks[0]
+
+    def union_counts(self, num_tokens: int) -> tuple[int, ...]:
+        """B numbers of tokens that any layer updates, on the host.
+
+        Where layers keep different tokens the host waits for the device.
+
+        Args:
+            num_tokens: Tokens N of an image.
+        """
+        if len(self._distinct()) == 1:
+            return self.layers[0].kept_counts
+        return tuple(self.union(num_tokens).sum(1).tolist())
+
+    def _distinct(self) -> list[KeptTokens]:
+        """The kept tokens without repeated objects."""
+        return list({id(kept): kept for kept in self.layers}.values())

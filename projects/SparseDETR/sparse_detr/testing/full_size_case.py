@@ -26,16 +26,18 @@ _FLAGS = (
 _FLOAT32 = 1e-6
 
 
-def run_full_size_case(path: Path) -> Comparison:
+def run_full_size_case(path: Path, model: TransformerDetector | None = None) -> Comparison:
     """Compares ``full_r50_rho<ratio>.npz`` in float64 with the released-behaviour preset.
 
     Args:
         path: The file; its name gives the keeping ratio.
+        model: A detector that has the case's weights already, in float64 and evaluation mode.
     """
     comparison = Comparison(path.stem)
     with np.load(path) as file:
         golden = dict(file)
-    model = _detector(float(path.stem.split("rho")[1]), int(golden["recipe_seed"]))
+    if model is None:
+        model = _detector(float(path.stem.split("rho")[1]), int(golden["recipe_seed"]))
     image = torch.from_numpy(golden["image_uint8_hwc"]).permute(2, 0, 1)
     width, height = (int(v) for v in golden["original_wh"])
     inputs: list[dict[str, Any]] = [{"image": image, "height": height, "width": width}]

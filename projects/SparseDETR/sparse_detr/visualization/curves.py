@@ -20,7 +20,7 @@ Curve = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 """Iterations, ascending, and the value at each; NaN where it was not a number."""
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LOSS_TERMS = {
     "loss_class": "class",
     "loss_bbox": "box L1",
@@ -103,15 +103,20 @@ def draw_curves(metrics: str | os.PathLike[str], output: str | os.PathLike[str])
     return Path(output)
 
 
+def prepare_axes(axes: Axes, title: str) -> None:
+    """Gives axes the title and the look of all plots here."""
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _plot(
     axes: Axes, title: str, names: Mapping[str, str], curves: Mapping[str, Curve], empty: str = ""
 ) -> None:
     """Draws the curves that there are; ``names`` maps a logged name to its label."""
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    prepare_axes(axes, title)
     found = {label: curves[name] for name, label in names.items() if _has_numbers(curves, name)}
-    for (label, (iterations, values)), colour in zip(found.items(), _COLOURS, strict=False):
+    for (label, (iterations, values)), colour in zip(found.items(), COLOURS, strict=False):
         marker = "o" if len(iterations) < _ENOUGH_POINTS_FOR_A_LINE else None
         axes.plot(iterations, values, color=colour, label=label, lw=1.6, marker=marker, ms=3.5)
     if len(found) > 1:
@@ -141,7 +146,7 @@ def _plot_precision(axes: Axes, curves: Mapping[str, Curve]) -> None:
         xytext=(-4, -14),
         textcoords="offset points",
         ha="right",
-        color=_COLOURS[0],
+        color=COLOURS[0],
     )
 
 
@@ -151,11 +156,11 @@ def _plot_selection(axes: Axes, curves: Mapping[str, Curve]) -> None:
     _plot(axes, "Token selection", {"corr": "Corr"}, curves, empty)
     if _has_numbers(curves, "corr"):
         axes.set_ylim(0, 1)
-        axes.set_ylabel("Corr", color=_COLOURS[0])
+        axes.set_ylabel("Corr", color=COLOURS[0])
     if _has_numbers(curves, "kept_tokens"):
         twin = axes.twinx()
         twin.spines["top"].set_visible(False)
         iterations, values = curves["kept_tokens"]
-        twin.plot(iterations, values, color=_COLOURS[1], lw=1.2, ls="--")
+        twin.plot(iterations, values, color=COLOURS[1], lw=1.2, ls="--")
         twin.set_ylim(0, 1.15 * float(np.nanmax(values)))
-        twin.set_ylabel("kept tokens per image", color=_COLOURS[1])
+        twin.set_ylabel("kept tokens per image", color=COLOURS[1])

@@ -131,3 +131,24 @@ def grid(panels: Sequence[Picture], columns: int) -> Picture:
             left += width + MARGIN
         top += row_height + MARGIN
     return picture
+
+
+def stacked(pictures: Sequence[Picture]) -> Picture:
+    """Gives pictures below each other, on the ground of the widest.
+
+    Args:
+        pictures: At least one; each with its own margin.
+
+    Returns:
+        The picture.
+    """
+    width = max(picture.shape[1] for picture in pictures)
+    wide = [
+        np.pad(
+            picture,
+            ((0, 0), (0, width - picture.shape[1]), (0, 0)),
+            constant_values=_BACKGROUND[0],
+        )
+        for picture in pictures
+    ]
+    return np.concatenate(wide)

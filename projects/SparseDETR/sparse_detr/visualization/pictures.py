@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import Instances
-from PIL import Image
 
 from ..inference import InspectedImage, inspect_image
 from ..meta_arch import TransformerDetector
+from ..token_selection import KeepRatioLike
 from .kept_tokens import draw_kept_tokens, kept_levels
+from .network_input import ground_truth, network_input, truth_boxes
 from .panels import Picture
-from .predictions import annotations_as_instances, draw_predictions
+from .picture_files import save_picture, unused_name
+from .predictions import draw_predictions
 
 Record = Mapping[str, Any]
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
@@ -33,12 +33,12 @@ class PictureOptions:
     Attributes:
         class_names: Names by class id; None shows ids.
         score_threshold: Predictions with a lower score are left out.
-        keep_ratio: Keeping ratio in (0, 1]; None takes the model's own.
+        keep_ratio: Keeping ratio, a number or any of its text forms; None takes the model's own.
     """
 
     class_names: Sequence[str] | None = None
     score_threshold: float = 0.3
-    keep_ratio: float | None = None
+    keep_ratio: KeepRatioLike | None = None
 
 
 def write_pictures(
@@ -71,24 +71,19 @@ def write_pictures(
     for record in records:
         sample = mapper(dict(record))
         inspected = inspect_image(model, sample, options.keep_ratio)
-        truth = None
-        if "annotations" in record:
-            truth = annotations_as_instances({**record, **_size(sample)})
-        name = _unused_name(Path(record["file_name"]).stem, used)
+        truth = ground_truth(record, sample)
+        name = unused_name(Path(record["file_name"]).stem, used)
         pictures = {"predictions": _predictions(record, inspected, truth, options)}
         if inspected.output.selection is not None:
-            shown = _network_input(sample, model.input_format)
-            boxes = _boxes_in_input(truth, inspected)
+            shown = network_input(sample, model.input_format)
+            boxes = None if truth is None else truth_boxes(truth, inspected.image_size)
             pictures["kept_tokens"] = draw_kept_tokens(
                 shown, kept_levels(inspected), inspected.padded_size, boxes
             )
         yield tuple(
-            _save(picture, output_dir / f"{name}_{kind}.png") for kind, picture in pictures.items()
+            save_picture(picture, output_dir / f"{name}_{kind}.png")
+            for kind, picture in pictures.items()
         )
-
-
-def _size(sample: Mapping[str, Any]) -> dict[str, int]:
-    return {"height": int(sample["height"]), "width": int(sample["width"])}
 
 
 def _predictions(
@@ -98,36 +93,3 @@ def _predictions(
     return draw_predictions(
         original, inspected.instances, truth, options.class_names, options.score_threshold
     )
-
-
-def _network_input(sample: Mapping[str, Any], input_format: str) -> Picture:
-    """Gives the image as the network saw it, in RGB."""
-    pixels = sample["image"].permute(1, 2, 0).cpu().numpy()
-    ordered = pixels[:, :, ::-1] if input_format == "BGR" else pixels
-    return np.ascontiguousarray(np.clip(ordered, 0, 255).astype(np.uint8))
-
-
-def _boxes_in_input(
-    truth: Instances | None, inspected: InspectedImage
-) -> npt.NDArray[np.floating] | None:
-    """Gives the ground truth's boxes in pixels of the network's input."""
-    if truth is None:
-        return None
-    height, width = truth.image_size
-    scale = [inspected.image_size[1] / width, inspected.image_size[0] / height] * 2
-    boxes: npt.NDArray[np.floating] = truth.gt_boxes.tensor.numpy() * np.array(scale)
-    return boxes
-
-
-def _unused_name(stem: str, used: set[str]) -> str:
-    """Gives ``stem``, with a number behind it where an earlier image has it already."""
-    name, number = stem, 2
-    while name in used:
-        name, number = f"{stem}_{number}", number + 1
-    used.add(name)
-    return name
-
-
-def _save(picture: Picture, path: Path) -> Path:
-    Image.fromarray(picture).save(path)
-    return path

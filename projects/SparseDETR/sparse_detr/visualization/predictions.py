@@ -52,14 +52,19 @@ def class_colour(class_id: int) -> Colour:
     return colorsys.hls_to_rgb(hue, _LIGHTNESS[class_id % len(_LIGHTNESS)], 0.95)
 
 
+def class_name(class_id: int, class_names: Sequence[str] | None) -> str:
+    """Gives the name of a class; one without a name is shown as a number."""
+    if class_names is not None and 0 <= class_id < len(class_names):
+        return str(class_names[class_id])
+    return f"class {class_id}"
+
+
 def class_label(class_id: int, class_names: Sequence[str] | None) -> str:
-    """Gives the text for a class; ids without a name are shown as numbers.
+    """Gives the text that matplotlib writes as the name of a class.
 
     A dollar sign is escaped, as matplotlib would read a formula between two of them.
     """
-    named = class_names is not None and 0 <= class_id < len(class_names)
-    text = str(class_names[class_id]) if class_names is not None and named else f"class {class_id}"
-    return text.replace("$", r"\$")
+    return class_name(class_id, class_names).replace("$", r"\$")
 
 
 def annotations_as_instances(record: Mapping[str, Any]) -> Instances:
@@ -117,7 +122,7 @@ def draw_predictions(
     shown = predictions[predictions.scores >= score_threshold]
     panels = []
     if ground_truth is not None:
-        truth = _draw_boxes(
+        truth = draw_boxes(
             image,
             ground_truth.gt_boxes,
             ground_truth.gt_classes,
@@ -128,7 +133,7 @@ def draw_predictions(
         f"{class_label(class_id, class_names)} {score:.0%}"
         for class_id, score in zip(shown.pred_classes.tolist(), shown.scores.tolist(), strict=True)
     ]
-    drawn = _draw_boxes(image, shown.pred_boxes, shown.pred_classes, labels)
+    drawn = draw_boxes(image, shown.pred_boxes, shown.pred_classes, labels)
     caption = (
         f"Predictions: {_counted(len(shown), 'box', 'boxes')} with score ≥ {score_threshold:g}"
     )
@@ -150,11 +155,26 @@ def _counted(count: int, singular: str, plural: str | None = None) -> str:
     return f"{count} {singular if count == 1 else plural or singular + 's'}"
 
 
-def _draw_boxes(
-    image: Picture, boxes: Boxes, classes: torch.Tensor, labels: Sequence[str]
+def draw_boxes(
+    image: Picture,
+    boxes: Boxes,
+    classes: torch.Tensor,
+    labels: Sequence[str],
+    size: tuple[int, int] | None = None,
 ) -> Picture:
-    """Gives the image at display size with boxes and labels; boxes are in pixels of the image."""
-    size = display_size(image.shape[0], image.shape[1])
+    """Gives the image with boxes and labels; a class has always the same colour.
+
+    Args:
+        image: The original image.
+        boxes: n boxes in pixels of it.
+        classes: (n,) class ids.
+        labels: n texts.
+        size: (height, width) of the picture, pixels; None takes the display size.
+
+    Returns:
+        The picture.
+    """
+    size = size or display_size(image.shape[0], image.shape[1])
     scale = [size[1] / image.shape[1], size[0] / image.shape[0]] * 2
     scaled: npt.NDArray[np.float64] = boxes.tensor.detach().cpu().double().numpy() * np.array(scale)
     with readable_labels():

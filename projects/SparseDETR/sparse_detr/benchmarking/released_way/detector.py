@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...decoder import DeformableDecoder
+from ...encoder import DeformableEncoder
 from ...layers.boxes import inverse_sigmoid
 from ...layers.sine_encoding import sine_features
 from ...meta_arch import TransformerDetector
 from ...preprocess import targets_of
 from ...query_selection import TwoStageQueries
 from ...structures import Predictions
+from ...token_scoring import ScoringNetwork
 from .attention import released_decoder_layer, released_encoder_layer
 from .backbone import with_eager_norms
 from .losses import released_loss
@@ -61,6 +64,11 @@ class ReleasedDetector(nn.Module):
                 "model must be Sparse DETR or its dense twin (two-stage queries that start from "
                 f"the memory), got {type(queries).__name__}"
             )
+        parts = (model.token_scoring, model.encoder, model.decoder)
+        kinds = (ScoringNetwork | None, DeformableEncoder, DeformableDecoder)
+        for part, kind in zip(parts, kinds, strict=True):
+            if not isinstance(part, kind):
+                raise ValueError(f"model must be as released, got a {type(part).__name__}")
         self.model = model
         self.backbone = with_eager_norms(model.backbone)
         self.train(model.training)
@@ -113,10 +121,11 @@ class ReleasedDetector(nn.Module):
 
     def _select(self, tokens: ReleasedTokens) -> _Selected:
         scoring, rule = self.model.token_scoring, self.model.token_selection
-        if scoring is None or rule is None:
+        if not isinstance(scoring, ScoringNetwork) or rule is None:
             return _Selected()
         ratio = self.model.keep_ratio
-        assert ratio is not None
+        if not isinstance(ratio, float):
+            raise ValueError(f"the released way keeps one share of the tokens, got {ratio!s}")
         projected, proposals, inside = self._project(tokens.features + tokens.position, tokens)
         local, shared = scoring.embed(projected).chunk(2, dim=-1)
         mean = shared.mean(dim=1, keepdim=True).expand(-1, local.shape[1], -1)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ...meta_arch import TransformerDetector
 from ...structures import DetectorOutput, FeatureTokens, ImageBatch
+from ...token_selection import KeepRatioLike
+from ...token_selection.flop_prediction import structure_of
 
 
 class OptimizedDetector(TransformerDetector):
@@ -21,7 +23,14 @@ class OptimizedDetector(TransformerDetector):
     :func:`sparse_detr.inference.inspect_image` included, takes no gradients, and stays in
     evaluation mode. Its weights no longer have the names and values of a checkpoint: training,
     loading, saving, copying and moving are refused. Made by :meth:`copy_of`.
+
+    Attributes:
+        structure: The detector that this one was made from, without its weights; for counting.
+        optimization: How it was optimised, in words.
     """
+
+    structure: TransformerDetector
+    optimization: str
 
     @classmethod
     def copy_of(cls, model: TransformerDetector) -> OptimizedDetector:
@@ -33,11 +42,13 @@ class OptimizedDetector(TransformerDetector):
         # Not built anew: the parts exist already, and only they know their arguments.
         optimized = cls.__new__(cls)
         optimized.__dict__.update(copy.deepcopy(model).__dict__)
+        # What a budget of GFLOPs counts; not a part, so not set as one.
+        optimized.__dict__["structure"] = structure_of(model)
         return optimized.requires_grad_(False)
 
     @torch.no_grad()
     def forward(
-        self, batched_inputs: Sequence[dict[str, Any]], keep_ratio: float | None = None
+        self, batched_inputs: Sequence[dict[str, Any]], keep_ratio: KeepRatioLike | None = None
     ) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Detections; see :meth:`TransformerDetector.forward`."""
         return super().forward(batched_inputs, keep_ratio)

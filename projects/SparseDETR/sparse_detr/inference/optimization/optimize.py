@@ -58,6 +58,8 @@ def optimize_for_inference(
     """
     _check(model, precision, compile_backbone, cuda_graphs)
     optimized = OptimizedDetector.copy_of(model)
+    options = {"compiled": compile_backbone, "cuda graphs": cuda_graphs}
+    optimized.optimization = ", ".join([precision, *(name for name, on in options.items() if on)])
     dtype = torch.bfloat16 if precision != "exact" else None
     optimized.backbone = _optimized_backbone(
         optimized.backbone, dtype, compile_backbone, cuda_graphs

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops.misc import MLP as TorchvisionMLP
 
+from ...layers.dense_attention import DenseAttention
 from ...layers.feed_forward import FeedForward
 from ...layers.mlp import MLP
 from .packed_linear import PackedLinear
@@ -122,6 +123,31 @@ class PackedSelfAttention(nn.Module):
         return self.out_proj(attended.transpose(1, 2).reshape(batch, rows, width)), None
 
 
+class PackedDenseAttention(DenseAttention):
+    """Dense attention whose queries, keys and values are projected by packed linear layers.
+
+    Args:
+        attention: The attention whose weights it takes.
+        dtype: Type of the weights and the output; None keeps that of the layer.
+    """
+
+    def __init__(self, attention: DenseAttention, dtype: torch.dtype | None) -> None:
+        nn.Module.__init__(self)  # the weights exist already
+        self.num_heads = attention.num_heads
+        self.dropout = attention.dropout
+        parts = zip(attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True)
+        self.in_proj = nn.ModuleList(
+            PackedLinear(_linear(weight, bias), "none", dtype) for weight, bias in parts
+        )
+        self.out_proj = PackedLinear(attention.out_proj, "none", dtype)
+        self.train(attention.training)
+
+    def projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        """Queries (B, Q, C), keys and values (B, N, C) of all heads side by side."""
+        inputs = zip((query, key, value), self.in_proj, strict=True)
+        return tuple(projection(rows) for rows, projection in inputs)
+
+
 def pack_linears(module: nn.Module, dtype: torch.dtype | None = None) -> None:
     """Replaces the linear layers of a module, in place.
 
@@ -145,6 +171,8 @@ def _packed(module: nn.Module, dtype: torch.dtype | None) -> nn.Module | None:
         return PackedChain([module.linear1, module.linear2], "relu", dtype)
     if type(module) is MLP:
         return PackedChain(_linears(module.layers), "relu", dtype)
+    if type(module) is DenseAttention:
+        return PackedDenseAttention(module, dtype)
     if PackedSelfAttention.serves(module):
         assert isinstance(module, nn.MultiheadAttention)
         return PackedSelfAttention(module, dtype)

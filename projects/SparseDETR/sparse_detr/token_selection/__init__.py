@@ -1,0 +1,34 @@
+"""Selection of the tokens that the encoder updates, and how many they are.
+
+Role in the flow: token scoring -> **token selection** -> encoder.
+"""
+
+from .budgets import GflopBudget, LatencyBudget
+from .keep_ratio import (
+    KeepRatio,
+    PerLayer,
+    PerLevel,
+    ScoreMass,
+    Uniform,
+    check_keep_ratio,
+    kept_count,
+)
+from .ranked_tokens import RankedTokens
+from .selection import TopRhoSelection
+from .text_forms import KeepRatioLike, as_keep_ratio
+
+__all__ = [
+    "GflopBudget",
+    "KeepRatio",
+    "KeepRatioLike",
+    "LatencyBudget",
+    "PerLayer",
+    "PerLevel",
+    "RankedTokens",
+    "ScoreMass",
+    "TopRhoSelection",
+    "Uniform",
+    "as_keep_ratio",
+    "check_keep_ratio",
+    "kept_count",
+]
