@@ -16,10 +16,12 @@ from sparse_detr.experiments import (
 
 def record(ap: float, corr: float = 0.5) -> dict[str, Any]:
     return {
-        "results": {"bbox": {"AP": ap, "AP50": ap + 20, "APl": None}},
+        "results": {
+            "bbox": {"AP": ap, "AP50": ap + 20, "APl": None},
+            "sparsity": {"corr": corr, "kept_tokens": 54.0},
+        },
         "iterations": 100,
         "seconds": 90.0,
-        "training": {"corr": corr, "kept_tokens": 54.0},
     }
 
 
@@ -47,14 +49,14 @@ def test_only_seeds_that_both_settings_have_are_compared() -> None:
 def test_a_missing_metric_is_left_out() -> None:
     results = results_of([(DAM, 1, record(30.0))])
     assert results["dam_rho10"].metric("bbox", "APl") == {}
-    assert results["dam_rho10"].metric("sparsity", "Corr") == {}
+    assert results["dam_rho10"].metric("segm", "AP") == {}
 
 
 def test_the_report_says_how_many_seeds_are_done_and_the_spread() -> None:
     runs = [(DAM, 1, record(30.0)), (DAM, 2, record(32.0)), (RANDOM, 2, record(20.0))]
     section = report_section(DATA_SETS["shapes"], results_of(runs), [1, 2, 3])
     assert "| DAM, rho 0.1 | 2 of 3 | 31.0 (30.0 to 32.0) | 51.0 (50.0 to 52.0) |" in section
-    assert "| random, rho 0.1 | 1 of 3 | 20.0 | 40.0 | 50.0 | 54 | 1.5 |" in section
+    assert "| random, rho 0.1 | 1 of 3 | 20.0 | 40.0 | 50.0 | - | 54 | 1.5 |" in section
     assert "| DAM, rho 0.1 less random, rho 0.1 | 12.0 | 1 of 1 seeds |" in section
 
 

@@ -30,8 +30,6 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (output,) = (a for a in command if a.startswith("train.output_dir="))
         folder = Path(output.removeprefix("train.output_dir="))
         (folder / "results.json").write_text(json.dumps(RESULTS))
-        lines = [{"iteration": i, "corr": 0.1 * i} for i in range(3)]
-        (folder / "metrics.json").write_text("\n".join(map(json.dumps, lines)) + '\n{"cut')
         options["stdout"].write("the end\n")
         return subprocess.CompletedProcess(command, 1 if "fail=1" in command else 0)
 
@@ -49,7 +47,7 @@ def test_a_run_gives_its_results_and_is_not_made_twice(
 ) -> None:
     record = run_experiment(make(tmp_path))
     assert record["results"] == RESULTS["results"]
-    assert record["training"]["corr"] == pytest.approx(0.1)
+    assert record["iterations"] == 2
     assert run_experiment(make(tmp_path)) == record
     assert len(started) == 1
 

@@ -28,8 +28,8 @@ from .pretrained_keys import (
 )
 from .swin import SwinBackbone
 
-# The blocks of one stage.
-_STAGE = re.compile(r"res\d+\.|stages\.\d+\.blocks\.")
+# Stage and number of a residual block.
+_BLOCK = re.compile(r"(res\d+\.|stages\.\d+\.blocks\.)(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -134,21 +134,23 @@ def _require_same_depth(
     source: str,
 ) -> None:
     """Raises where a stage of the file has other blocks than the backbone's stage."""
-    stages = {match[0] for name in own if (match := _STAGE.match(name))}
-    filled = {match[0] for name in found if (match := _STAGE.match(name))}
-    more = [name for name in ignored if name and (m := _STAGE.match(name)) and m[0] in stages]
-    less = [
-        name
-        for name in own
-        if name not in found and (match := _STAGE.match(name)) and match[0] in filled
-    ]
-    for names, how in ((more, "more"), (less, "fewer")):
-        if names:
+    blocks, filled = _blocks(own), _blocks(found)
+    more = [b for b in _blocks(name for name in ignored if name) if b[0] in dict(blocks)]
+    less = [b for b in blocks if b not in filled and b[0] in dict(filled)]
+    for differing, how in ((more, "more"), (less, "fewer")):
+        if differing:
             raise ValueError(
-                f"{source}: the file has {how} blocks than the backbone ({names[0]}); give the "
+                f"{source}: the file has {how} blocks than the backbone "
+                f"({''.join(differing[0])}, for example); give the "
                 "file of the matching depth, or set the depth in the config "
                 "(model.backbone.stages.depth for a ResNet)"
             )
+
+
+def _blocks(names: Iterable[str]) -> list[tuple[str, str]]:
+    """(stage, number) of each residual block that has a weight among ``names``."""
+    found = (_BLOCK.match(name) for name in names)
+    return list(dict.fromkeys((match[1], match[2]) for match in found if match))
 
 
 def _source_of(backbone: nn.Module, content: Mapping[str, Any], source: str) -> BackboneSource:

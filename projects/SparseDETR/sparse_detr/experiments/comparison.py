@@ -28,11 +28,6 @@ class SettingResults:
         found = {s: r["results"].get(task, {}).get(name) for s, r in self.records.items()}
         return {seed: float(value) for seed, value in found.items() if value is not None}
 
-    def training(self, name: str) -> dict[int, float]:
-        """Value per seed of a scalar at the end of the training."""
-        found = {seed: record["training"].get(name) for seed, record in self.records.items()}
-        return {seed: float(value) for seed, value in found.items() if value is not None}
-
     def average_precision(self) -> dict[int, float]:
         """AP of the boxes per seed, per cent."""
         return self.metric("bbox", "AP")

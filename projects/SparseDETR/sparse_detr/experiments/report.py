@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from .comparison import Claim, SettingResults, claims_of, spread
 from .settings import ExperimentData, settings_of
 
+OBJECTS = "objects_with_kept_tokens"
+
 
 def report_section(
     data: ExperimentData, results: Mapping[str, SettingResults], seeds: Sequence[int]
@@ -24,13 +26,13 @@ def report_section(
     introduction = (
         f"{data.title}, {' or '.join(map(str, iterations))} iterations. AP in per cent: mean "
         "(smallest to largest of the seeds). Corr: share of the decoder's attention that falls on "
-        "the kept tokens, at the end of the training."
+        "the kept tokens, in the final evaluation. Objects: share with a kept token inside."
     )
     lines = [
         introduction,
         "",
-        "| setting | seeds | AP | AP50 | Corr | kept tokens | minutes |",
-        "|---|---|---|---|---|---|---|",
+        "| setting | seeds | AP | AP50 | Corr | objects | kept tokens | minutes |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for setting in known:
         found = results[setting.name]
@@ -39,8 +41,9 @@ def report_section(
             f"{len(found.records)} of {len(seeds)}",
             spread(list(found.average_precision().values())),
             spread(list(found.metric("bbox", "AP50").values())),
-            spread([100 * corr for corr in found.training("corr").values()]),
-            spread(list(found.training("kept_tokens").values()), digits=0),
+            spread([100 * share for share in found.metric("sparsity", "corr").values()]),
+            spread([100 * share for share in found.metric("sparsity", OBJECTS).values()]),
+            spread(list(found.metric("sparsity", "kept_tokens").values()), digits=0),
             spread(list(found.minutes().values())),
         ]
         lines.append("| " + " | ".join(cells) + " |")

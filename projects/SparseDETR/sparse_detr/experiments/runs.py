@@ -75,8 +75,7 @@ class ExperimentRun:
         """What the finished run left, or None where it is not finished with these arguments.
 
         Returns:
-            ``results`` (metrics by task), ``iterations``, ``seconds``, ``training`` (means of the
-            last logged scalars of the training) and ``command``.
+            ``results`` (metrics by task), ``iterations``, ``seconds`` and ``command``.
         """
         try:
             found: dict[str, Any] = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
@@ -126,7 +125,6 @@ def run_experiment(run: ExperimentRun) -> dict[str, Any]:
         "results": results["results"],
         "iterations": results["iteration"],
         "seconds": None if resumed else seconds,
-        "training": last_training_means(run.folder / "metrics.json"),
     }
     write_text(json.dumps(record, indent=1) + "\n", run.folder / _RECORD)
     return record
@@ -146,22 +144,3 @@ def _claim_folder(run: ExperimentRun) -> None:
             )
     else:
         write_text(json.dumps(run.command(), indent=1) + "\n", note)
-
-
-def last_training_means(metrics: Path, lines: int = 10) -> dict[str, float]:
-    """Gives the means of training scalars over the last log lines that hold them.
-
-    Args:
-        metrics: ``metrics.json`` of a run.
-        lines: How many of the last values are averaged.
-    """
-    values: dict[str, list[float]] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # cut short by a kill
-            continue
-        for name, value in entry.items():
-            if isinstance(value, (int, float)):
-                values.setdefault(name, []).append(float(value))
-    return {name: sum(found[-lines:]) / len(found[-lines:]) for name, found in values.items()}
