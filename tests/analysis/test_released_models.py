@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sparse_detr.analysis import RELEASED, count_flops
+from builders import small_detector
+from sparse_detr.analysis import RELEASED, count_flops, released_models
 from sparse_detr.analysis.released_models import (
     BACKBONES,
     DENSE_SIZE,
@@ -16,6 +17,7 @@ from sparse_detr.analysis.released_models import (
 )
 from sparse_detr.analysis.size_set_cost import SizeSetCounter
 from sparse_detr.config.loading import load_config
+from sparse_detr.meta_arch import TransformerDetector
 from sparse_detr.token_selection import Uniform
 
 DENSE = [row for row in RELEASED_MODELS if row.keep_ratio is None]
@@ -70,3 +72,26 @@ def test_sparse_rows_are_as_printed_at_800x1066(backbone: str) -> None:
         assert f"{cost.total(SPARSE_SIZE) / 1e9:.1f}" == f"{row.gigaflops:.1f}"
         # The table mixes two sizes: at the dense rows' size a sparse row would be printed higher.
         assert cost.total(DENSE_SIZE) / 1e9 > row.gigaflops + 3
+
+
+def test_the_figures_of_a_row_are_those_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(config: str, device: str = "cpu") -> TransformerDetector:
+        return small_detector("sparse_detr" if config.startswith("sparse") else "efficient_detr")
+
+    rows = (RELEASED_MODELS[1], RELEASED_MODELS[2], RELEASED_MODELS[4])
+    monkeypatch.setattr(released_models, "RELEASED_MODELS", rows)
+    monkeypatch.setattr(released_models, "build_released_model", build)
+    images = [(64, 96), (64, 96), (96, 64)]
+    figures = released_models.count_released_models(images)
+    assert (figures["images"], figures["distinct_sizes"]) == (3, 2)
+    assert figures["mean_size"] == [74.7, 85.3]
+    for row, model in zip(rows, figures["models"], strict=True):
+        assert model["config"] == row.config
+        for convention in released_models.CONVENTIONS:
+            got = model[convention.name]
+            one, two = (
+                count_flops(build(row.config), size, row.keep_ratio, convention).total
+                for size in images[1:]
+            )
+            assert got["mean"] == pytest.approx((2 * one + two) / 3)
+            assert got["800x1066"] == sum(got["by_part"].values())
