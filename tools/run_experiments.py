@@ -58,6 +58,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--data {options.data} draws its images itself and takes no --root")
     if options.jobs < 1 or options.threads < 1:
         parser.error("--jobs and --threads must be 1 or more")
+    if len(set(options.seeds)) < len(options.seeds):
+        parser.error(f"--seeds names a seed twice: {options.seeds}")
     if options.page is not None and not options.page.is_file():
         parser.error(f"--page {options.page} does not exist")
     return options
@@ -99,8 +101,9 @@ def make_runs(runs: list[Any], jobs: int) -> int:
     from sparse_detr.experiments import RunFailedError, run_experiment
 
     failures = 0
-    with ThreadPoolExecutor(jobs) as pool:
-        pending = {pool.submit(run_experiment, run): run for run in runs}
+    pool = ThreadPoolExecutor(jobs)
+    pending = {pool.submit(run_experiment, run): run for run in runs}
+    try:
         for done, future in enumerate(as_completed(pending), start=1):
             run = pending[future]
             label = f"[{done}/{len(runs)}] {run.setting.title}, seed {run.seed}:"
@@ -111,12 +114,13 @@ def make_runs(runs: list[Any], jobs: int) -> int:
                 print(f"{label} failed\n{error}", file=sys.stderr, flush=True)
                 if failures == _FAILURES_UNTIL_STOP:
                     print("Three runs failed; the rest is left out.", file=sys.stderr)
-                    pool.shutdown(cancel_futures=True)
                     break
                 continue
             precision = record["results"].get("bbox", {}).get("AP")
             shown = "no AP" if precision is None else f"AP {precision:.2f}"
             print(f"{label} {shown}", flush=True)
+    finally:  # what has not started is left out, also after Ctrl-C
+        pool.shutdown(cancel_futures=True)
     return failures
 
 

@@ -55,7 +55,7 @@ def report_section(
 
 def _claim_table(claims: Sequence[Claim]) -> list[str]:
     rows = [
-        "| the paper's finding | compared | difference in AP | shows in |",
+        "| the paper's finding | compared | difference in AP | not below zero in |",
         "|---|---|---|---|",
     ]
     for claim in claims:

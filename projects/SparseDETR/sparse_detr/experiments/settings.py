@@ -52,7 +52,7 @@ class ExperimentSetting:
     def name(self) -> str:
         """Name of the setting, fit for a folder."""
         if self.keep_ratio is None:
-            return self.criterion
+            return f"{self.criterion}_aux" if self.auxiliary_loss else self.criterion
         without = "" if self.auxiliary_loss else "_no_aux"
         return f"{self.criterion}_rho{round(100 * self.keep_ratio):02d}{without}"
 
@@ -60,7 +60,7 @@ class ExperimentSetting:
     def title(self) -> str:
         """The setting in words."""
         if self.keep_ratio is None:
-            return "dense"
+            return "dense" if self.auxiliary_loss else "dense, no auxiliary encoder loss"
         names = {DAM: "DAM", OBJECTNESS: "objectness", RANDOM: "random"}
         without = "" if self.auxiliary_loss else ", no auxiliary encoder loss"
         return f"{names[self.criterion]}, rho {self.keep_ratio:g}{without}"
@@ -72,7 +72,7 @@ class ExperimentSetting:
     def overrides(self) -> list[str]:
         """What differs from the config, as ``key=value``."""
         if self.keep_ratio is None:
-            return []
+            return ["model.heads.encoder_auxiliary=true"] if self.auxiliary_loss else []
         changes = [f"model.keep_ratio={self.keep_ratio:g}"]
         if not self.auxiliary_loss:
             changes.append("model.heads.encoder_auxiliary=false")
@@ -83,8 +83,8 @@ def settings_of(criteria: tuple[str, ...] = (DENSE, *CRITERIA)) -> tuple[Experim
     """Gives all settings of some criteria, in the order of the report.
 
     Args:
-        criteria: Of "dense", "dam", "objectness", "random". With "dam" comes the ablation of the
-            auxiliary encoder loss.
+        criteria: Of "dense", "dam", "objectness", "random". With "dense" and "dam" comes the
+            ablation of the auxiliary encoder loss.
 
     Raises:
         ValueError: An unknown criterion.
@@ -96,6 +96,8 @@ def settings_of(criteria: tuple[str, ...] = (DENSE, *CRITERIA)) -> tuple[Experim
     for criterion in CRITERIA:
         if criterion in criteria:
             settings += [ExperimentSetting(criterion, ratio) for ratio in KEEP_RATIOS]
+    if DENSE in criteria:
+        settings.append(ExperimentSetting(DENSE, auxiliary_loss=False))
     if DAM in criteria:
         settings += [ExperimentSetting(DAM, ratio, False) for ratio in KEEP_RATIOS]
     return tuple(settings)
