@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparse_detr.engine.tool_program import run_tool, tool_parser
+
 if TYPE_CHECKING:
     from sparse_detr.structures import Size
     from sparse_detr.token_selection import KeepRatio
@@ -41,12 +43,7 @@ conventions:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Gives the command line's options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE_OR_NAME", help="the config")
     add("--sizes", nargs="+", default=[], metavar="HxW_OR_CSV",
@@ -151,15 +148,7 @@ def run(options: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Gives the exit status after counting."""
     options = parse_arguments(arguments)
-    from sparse_detr.config.overrides import ConfigError
-    from sparse_detr.engine.errors import EXIT_OK, EXIT_USAGE, UserError
-
-    try:
-        run(options)
-    except (UserError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    return EXIT_OK
+    return run_tool(lambda: run(options))
 
 
 if __name__ == "__main__":

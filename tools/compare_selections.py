@@ -14,6 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sparse_detr.engine.tool_program import (
+    add_device_option,
+    check_numbers,
+    run_tool,
+    tool_parser,
+)
+
 EXAMPLES = """
 examples:
   two checkpoints of one training
@@ -29,12 +36,7 @@ examples:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Gives the command line's options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("a", metavar="A", help="checkpoint or kept_tokens.npz")
     add("b", metavar="B", help="the other one")
@@ -42,6 +44,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--config-file-b", metavar="FILE_OR_NAME", help="config of B, where it differs")
     add("--keep-ratio", metavar="RHO", help="of checkpoints, in place of the config's")
     add("--keep-ratio-b", metavar="RHO", help="of B, where it differs")
+    add_device_option(add)
     add("--num-images", type=int, metavar="N",
         help="evaluate checkpoints on the first N images (default: all)")  # fmt: skip
     add("--output", metavar="FOLDER", default="selections",
@@ -52,10 +55,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--markdown", action="store_true", help="print the tables in Markdown")
     add("overrides", nargs="*", metavar="key=value", help="changes to the configs")
     options = parser.parse_intermixed_args(arguments)
-    if options.num_images is not None and options.num_images < 1:
-        parser.error(f"--num-images is {options.num_images}, expected 1 or more")
-    if options.show_images < 0:
-        parser.error(f"--show-images is {options.show_images}, expected 0 or more")
+    check_numbers(parser, options, num_images=1, show_images=0)
     for side in (options.a, options.b):
         if "=" in side and not Path(side).exists():
             parser.error(f"expected the files A and B, got {side!r} in their place")
@@ -91,12 +91,12 @@ def run_checkpoint(
     file: str, config_file: str, keep_ratio: str | None, folder: Path, options: argparse.Namespace
 ) -> None:
     """Stores what a checkpoint keeps in the folder."""
-    from sparse_detr.config.loading import load_config
     from sparse_detr.engine.errors import UserError, user_errors
     from sparse_detr.evaluation.checkpoint_evaluation import CheckpointEvaluation
+    from sparse_detr.inference.config_reading import run_config
     from sparse_detr.token_selection import as_keep_ratio
 
-    config = load_config(config_file, options.overrides)
+    config = run_config(config_file, options.overrides, options.device)
     evaluation = CheckpointEvaluation(
         config, file, folder, options.num_images, with_precision=False
     )
@@ -111,8 +111,8 @@ def run_checkpoint(
     evaluation.run(store_selections=True)
 
 
-def run(options: argparse.Namespace) -> Path:
-    """Gives the file of the comparison after writing it."""
+def run(options: argparse.Namespace) -> None:
+    """Compares, writes the comparison and says where it is."""
     from sparse_detr.engine.errors import user_errors
     from sparse_detr.evaluation.selection_comparison import compare_selections, comparison_text
 
@@ -130,26 +130,13 @@ def run(options: argparse.Namespace) -> Path:
     with user_errors(f"--output {output}", OSError):
         output.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return file
+    print(f"\nThe figures are in {file}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Gives the exit status after the comparison."""
     options = parse_arguments(arguments)
-    # Imported after the command line is checked: torch and Detectron2 take seconds.
-    from sparse_detr.config.overrides import ConfigError
-    from sparse_detr.engine.errors import EXIT_OK, EXIT_USAGE, UserError
-
-    try:
-        file = run(options)
-    except (UserError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    print(f"\nThe figures are in {file}")
-    return EXIT_OK
+    return run_tool(lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from sparse_detr.engine.tool_program import run_tool, tool_parser
+
 EXAMPLES = """
 examples:
   a released Sparse DETR or Deformable DETR, then its evaluation on COCO
@@ -26,12 +28,7 @@ examples:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Gives the command line's options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser(__doc__, EXAMPLES)
     parser.add_argument("input", metavar="IN", help="the file to convert")
     parser.add_argument("output", metavar="OUT", help="the .pth file to write")
     parser.add_argument(
@@ -67,31 +64,30 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Gives the exit status after printing the summary."""
-    options = parse_arguments(arguments)
+def convert(options: argparse.Namespace) -> None:
+    """Converts, and prints the summary and what to do next."""
     from sparse_detr.checkpoint.conversion import convert_checkpoint
     from sparse_detr.checkpoint.detector_conversion import CLASSES_80, CLASSES_91, CLASSES_KEPT
-    from sparse_detr.engine.errors import EXIT_OK, EXIT_USAGE, UserError
 
     classes = CLASSES_91 if options.keep_91 else CLASSES_80
-    try:
-        report = convert_checkpoint(
-            options.input,
-            options.output,
-            to_released=options.to == "released",
-            classes=CLASSES_KEPT if options.keep_class_ids else classes,
-            keep_ratio=options.keep_ratio,
-            report_file=options.report,
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+    report = convert_checkpoint(
+        options.input,
+        options.output,
+        to_released=options.to == "released",
+        classes=CLASSES_KEPT if options.keep_class_ids else classes,
+        keep_ratio=options.keep_ratio,
+        report_file=options.report,
+    )
     print(report.summary())
     print(f"Written: {options.output}")
     if report.direction != "to released":
         print(report.next_step(options.output))
-    return EXIT_OK
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Gives the exit status after the conversion."""
+    options = parse_arguments(arguments)
+    return run_tool(lambda: convert(options))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sparse_detr.engine.tool_program import (
+    add_device_option,
+    check_numbers,
+    run_tool,
+    tool_parser,
+)
+
 EXAMPLES = """
 examples:
   photographs and a folder
@@ -31,12 +38,7 @@ examples:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Gives the command line's options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser(__doc__, EXAMPLES)
     parser.add_argument("--config-file", required=True, metavar="FILE_OR_NAME", help="the config")
     parser.add_argument(
         "--weights",
@@ -76,7 +78,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         "--annotations",
         metavar="FILE",
         help="COCO annotation file that gives the image ids of --json; default: the numbers that "
-        "the files are named with, else 1, 2, ...",
+        "the files are named with, else 1, 2, ...; frames of videos are counted behind them",
     )
     group.add_argument(
         "--scale", type=float, default=1.0, metavar="S", help="size of pictures; default: 1"
@@ -101,18 +103,21 @@ def _add_detector_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--optimize", metavar="PRECISION", help="exact, bfloat16-backbone or bfloat16"
     )
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add_device_option(group.add_argument)
+    group.add_argument("--dtype", metavar="TYPE", help="float32 (default) or float64")
+    group.add_argument(
+        "--class-names",
+        nargs="+",
+        metavar="NAME",
+        help="names in place of the data set's, in the order of the class ids, or one text file "
+        "with a name per line",
+    )
     group.add_argument("--batch-size", type=int, default=1, metavar="N", help="default: 1")
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Ends the program where an option is out of range."""
-    if not 0.0 <= options.score_threshold <= 1.0:
-        parser.error(f"--score-threshold is {options.score_threshold}, expected 0 to 1")
-    for name in ("batch_size", "every"):
-        if getattr(options, name) < 1:
-            flag = name.replace("_", "-")
-            parser.error(f"--{flag} is {getattr(options, name)}, expected 1 or more")
+    check_numbers(parser, options, batch_size=1, every=1)
     if not options.scale > 0:
         parser.error(f"--scale is {options.scale}, expected a positive number")
     if options.no_pictures and options.json is None:
@@ -156,15 +161,14 @@ def prepare(options: argparse.Namespace) -> Any:
     """
     from sparse_detr import Predictor
     from sparse_detr.config.loading import load_config
+    from sparse_detr.inference.config_reading import device_of
     from sparse_detr.inference.input_files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_input_files
     from sparse_detr.inference.prediction_run import PredictionRun, RunOptions, image_ids_from
     from sparse_detr.inference.video import opencv
-    from sparse_detr.visualization.picture_sources import split_inputs
 
-    paths, overrides = split_inputs(options.input, options.overrides)
-    config = load_config(options.config_file, overrides)
+    config = load_config(options.config_file, options.overrides)
     suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    files = find_input_files(paths or (), options.recursive, suffixes)
+    files = find_input_files(options.input, options.recursive, suffixes)
     if any(file.is_video for file in files):
         opencv()
     own = Path(str(config.train.output_dir) if "train" in config else ".") / "predictions"
@@ -177,11 +181,13 @@ def prepare(options: argparse.Namespace) -> Any:
     predictor = Predictor.from_config(
         config,
         options.weights,
-        overrides,
-        device=options.device,
+        options.overrides,
+        device=device_of(config, options.device),
         keep_ratio=options.keep_ratio,
         score_threshold=options.score_threshold,
         optimize=options.optimize,
+        dtype=options.dtype,
+        class_names=class_names(options.class_names),
         batch_size=options.batch_size,
         untrained=options.untrained,
     )
@@ -196,40 +202,64 @@ def prepare(options: argparse.Namespace) -> Any:
     return run
 
 
+def class_names(words: list[str] | None) -> list[str] | None:
+    """Gives the names of the classes: the words themselves, or the lines of the file they name.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    from sparse_detr.engine.errors import user_errors
+
+    if words is None or len(words) != 1 or not Path(words[0]).is_file():
+        return words
+    with user_errors("--class-names", OSError, ValueError):
+        lines = Path(words[0]).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
 def counted(number: int) -> str:
     """Gives a number of files in words."""
     return f"{number} file{'' if number == 1 else 's'}"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def predict(options: argparse.Namespace) -> int:
     """Gives the exit status after predicting."""
-    options = parse_arguments(arguments)
-    # Imported after the command line is checked: torch and Detectron2 take seconds.
-    from sparse_detr.config.overrides import ConfigError
-    from sparse_detr.engine.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError
+    from sparse_detr.engine.errors import (
+        EXIT_FAILED,
+        EXIT_INTERRUPTED,
+        EXIT_OK,
+        EXIT_USAGE,
+        UserError,
+    )
 
     run, start = None, time.monotonic()
     try:
         run = prepare(options)
         start = time.monotonic()
         run.run()
-    except (UserError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
-        if run is not None:
-            run.write_json()
         done = 0 if run is None else run.num_done
+        try:
+            if run is not None:
+                run.write_json()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
         print(f"interrupted after {counted(done)}; what was written is complete", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     print(f"{counted(run.num_done)} done in {time.monotonic() - start:.1f} s")
     if run.problems:
         print(f"error: {counted(len(run.problems))} could not be read in full", file=sys.stderr)
         return EXIT_USAGE
     return EXIT_OK
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Gives the exit status after predicting."""
+    options = parse_arguments(arguments)
+    return run_tool(lambda: predict(options))
 
 
 if __name__ == "__main__":

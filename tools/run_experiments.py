@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from sparse_detr.engine.tool_program import run_tool, tool_parser
+
 EXAMPLES = """
 examples:
   the drawn shapes (made on first use), all settings, three seeds, two runs at a time
@@ -31,12 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Gives the command line's options."""
     from sparse_detr.experiments.settings import CRITERIA, DATA_SETS, DENSE
 
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser(__doc__, EXAMPLES)
     parser.add_argument("--data", choices=sorted(DATA_SETS), required=True, help="data set")
     parser.add_argument("--root", metavar="FOLDER", type=Path, help="folder of the photographs")
     parser.add_argument(
@@ -141,26 +138,24 @@ def write_report(options: argparse.Namespace, runs: list[Any]) -> None:
         options.page.write_text(page, encoding="utf-8")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def work(options: argparse.Namespace) -> int:
     """Gives the exit status after all runs."""
-    options = parse_arguments(arguments)
-    from sparse_detr.config.overrides import ConfigError
-    from sparse_detr.engine.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError
+    from sparse_detr.engine.errors import EXIT_FAILED, EXIT_OK, user_errors
 
     runs = planned_runs(options)
     failures = 0
-    try:
+    with user_errors("experiments", ValueError):
         if not options.report_only:
             prepare_data(runs[0])
             failures = make_runs(runs, options.jobs)
         write_report(options, runs)
-    except (UserError, ConfigError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
     return EXIT_FAILED if failures else EXIT_OK
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Gives the exit status after all runs."""
+    options = parse_arguments(arguments)
+    return run_tool(lambda: work(options), "interrupted; the same command goes on")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,14 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from sparse_detr.engine.tool_program import (
+    add_device_option,
+    check_numbers,
+    output_folder,
+    run_tool,
+    tool_parser,
+)
+
 DEFAULT_RATIOS = ("0.05", "0.1", "0.2", "0.3", "0.4", "0.5", "0.7")
 PRECISIONS = ("exact", "bfloat16-backbone", "bfloat16")
 
@@ -33,12 +41,7 @@ examples:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Gives the command line's options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser(__doc__, EXAMPLES)
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE_OR_NAME", help="the config")
     add("--weights", metavar="FILE",
@@ -54,33 +57,23 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="optimise the detector first: exact, bfloat16-backbone or bfloat16")  # fmt: skip
     add("--latency-images", type=int, default=10, metavar="N",
         help="time N images, 0 for none (default: 10)")  # fmt: skip
+    add_device_option(add)
     add("--threads", type=int, metavar="N", help="CPU threads (default: as torch is set)")
     add("overrides", nargs="*", metavar="key=value", help="changes to the config")
     options = parser.parse_intermixed_args(arguments)
-    for name, least in (*(("num_images", 1), ("latency_images", 0), ("threads", 1)),):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            parser.error(f"--{name.replace('_', '-')} is {value}, expected {least} or more")
-    # `--keep-ratios 0.1 0.3 train.device=cpu`: argparse cannot tell where the ratios end.
-    options.overrides += [text for text in options.keep_ratios if "=" in text]
-    options.keep_ratios = [text for text in options.keep_ratios if "=" not in text]
-    if not options.keep_ratios:
-        parser.error("--keep-ratios has no ratio before the key=value arguments")
+    check_numbers(parser, options, num_images=1, latency_images=0, threads=1)
     return options
 
 
 def open_sweep(options: argparse.Namespace, output: Path, config: Any) -> Any:
     """Gives the sweep of the command line, with what its file already holds."""
     from sparse_detr.engine.checkpoint_file import file_digest
-    from sparse_detr.evaluation.checkpoint_evaluation import CheckpointEvaluation, weights_of
+    from sparse_detr.evaluation.checkpoint_evaluation import CheckpointEvaluation
     from sparse_detr.evaluation.keep_ratio_sweep import KeepRatioSweep
-    from sparse_detr.inference import build_model_for_inference
+    from sparse_detr.inference.config_reading import weights_file
 
-    weights = weights_of(config, options.weights, options.overrides)
+    weights = str(weights_file(config, options.weights, options.overrides, untrained=None))
     evaluation = CheckpointEvaluation(config, weights, output, options.num_images, options.optimize)
-    counted = evaluation.model
-    if options.optimize:
-        counted = build_model_for_inference(config, weights, str(config.train.device))
     settings = {
         "config": options.config_file,
         "overrides": sorted(options.overrides),
@@ -93,23 +86,23 @@ def open_sweep(options: argparse.Namespace, output: Path, config: Any) -> Any:
     file = output / "sweep.json"
     if options.restart:
         file.unlink(missing_ok=True)
-    return KeepRatioSweep(evaluation, counted, file, settings)
+    return KeepRatioSweep(evaluation, file, settings)
 
 
-def run(options: argparse.Namespace) -> Path:
-    """Gives the folder of the results after measuring what is missing."""
+def run(options: argparse.Namespace) -> None:
+    """Measures what is missing, writes the results and says where they are."""
     import torch
 
     from sparse_detr.benchmarking.timing import TimingPlan
-    from sparse_detr.config.loading import load_config
     from sparse_detr.evaluation.keep_ratio_sweep import ratios_to_sweep
     from sparse_detr.evaluation.sweep_report import sweep_page, sweep_table
+    from sparse_detr.inference.config_reading import run_config
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     show_progress()
-    config = load_config(options.config_file, options.overrides)
-    output = Path(options.output or Path(str(config.train.output_dir)) / "sweep")
+    config = run_config(options.config_file, options.overrides, options.device)
+    output = output_folder(options.output, config.train.output_dir, "sweep")
     sweep = open_sweep(options, output, config)
     ratios = ratios_to_sweep(options.keep_ratios, sweep.evaluation.model)
     print(f"{len(ratios)} keeping ratios over {sweep.evaluation.num_images} images", flush=True)
@@ -126,7 +119,7 @@ def run(options: argparse.Namespace) -> Path:
         sweep.measure_latency(ratios, wanted, plan)
     write_results(sweep.report, output, sweep_page(sweep.report, "sweep.png"))
     print(sweep_table(sweep.report, markdown=False))
-    return output
+    print(f"Table, plot and measurements are in {output}")
 
 
 def show_progress() -> None:
@@ -159,20 +152,7 @@ def write_results(report: dict[str, Any], output: Path, page: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Gives the exit status after the sweep."""
     options = parse_arguments(arguments)
-    # Imported after the command line is checked: torch and Detectron2 take seconds.
-    from sparse_detr.config.overrides import ConfigError
-    from sparse_detr.engine.errors import EXIT_OK, EXIT_USAGE, UserError
-
-    try:
-        output = run(options)
-    except (UserError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    print(f"Table, plot and measurements are in {output}")
-    return EXIT_OK
+    return run_tool(lambda: run(options), "interrupted; the same command goes on where it stopped")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from sparse_detr.engine.tool_program import (
+    add_picture_options,
+    check_numbers,
+    output_folder,
+    run_tool,
+    tool_parser,
+)
+
 EXAMPLES = """
 examples:
   the first 10 evaluation images of a finished run
@@ -26,12 +34,7 @@ KINDS = ("overview", "panels", "page")
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Gives the command line's options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser(__doc__, EXAMPLES)
     parser.add_argument("--config-file", required=True, metavar="FILE_OR_NAME", help="the config")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
@@ -42,23 +45,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     weights.add_argument(
         "--untrained", action="store_true", help="initial weights, to see what training changes"
     )
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--dataset", metavar="NAME", help="val (default) or train of the config, or a name"
-    )
-    source.add_argument("--input", nargs="+", metavar="PATH", help="image files and folders")
-    parser.add_argument(
-        "--output", metavar="FOLDER", help="default: the folder 'sparsity' in train.output_dir"
-    )
-    parser.add_argument(
-        "--num-images",
-        type=int,
-        metavar="N",
-        help="default: 10 of a data set, all of --input",
-    )
-    parser.add_argument(
-        "--keep-ratio", metavar="RHO", help="in (0, 1], or any other form of keeping ratio"
-    )
     parser.add_argument(
         "--query",
         action="append",
@@ -67,7 +53,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="query whose sampling is drawn: 0 (rank of the detection), index:17 or at:X,Y "
         "(nearest box centre, pixels of the image); can be repeated; default: 0, 1 and 2",
     )
-    parser.add_argument("--score-threshold", type=float, default=0.3, metavar="T")
     parser.add_argument("--ground-truth", action="store_true", help="outline it in the PNG files")
     parser.add_argument(
         "--write",
@@ -77,24 +62,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="what to write, of: overview, panels (every panel as a file of its own), page; "
         "default: overview page",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
+    add_picture_options(parser, "sparsity")
     options = parser.parse_intermixed_args(arguments)
-    if not 0.0 <= options.score_threshold <= 1.0:
-        parser.error(f"--score-threshold is {options.score_threshold}, expected 0 to 1")
-    if options.num_images is not None and options.num_images < 1:
-        parser.error(f"--num-images is {options.num_images}, expected 1 or more")
+    check_numbers(parser, options, num_images=1)
     return options
 
 
-def draw(options: argparse.Namespace) -> Path:
-    """Gives the folder of the files after writing them."""
+def draw(options: argparse.Namespace) -> None:
+    """Writes the files and says where they are."""
     import torch
 
-    from sparse_detr.config.loading import load_config
     from sparse_detr.data.mapper import BadSampleError
     from sparse_detr.engine.errors import user_errors
     from sparse_detr.inference import Predictor
-    from sparse_detr.visualization.picture_sources import chosen_records, split_inputs
+    from sparse_detr.inference.config_reading import run_config
+    from sparse_detr.visualization.picture_sources import chosen_records
     from sparse_detr.visualization.sparsity import (
         BoxOptions,
         QueryChoice,
@@ -102,17 +84,16 @@ def draw(options: argparse.Namespace) -> Path:
         write_sparsity,
     )
 
-    paths, overrides = split_inputs(options.input, options.overrides)
     with user_errors("--query", ValueError):
         queries = tuple(QueryChoice.of_text(text) for text in options.query)
-    config = load_config(options.config_file, overrides)
-    records = chosen_records(config, paths, options.dataset, options.num_images)
+    config = run_config(options.config_file, options.overrides, options.device)
+    records = chosen_records(config, options.input, options.dataset, options.num_images)
     # Initial weights alone are drawn at random: the same ones each time.
     torch.manual_seed(0)
     predictor = Predictor.from_config(
         config,
         options.weights,
-        overrides,
+        options.overrides,
         device=str(config.train.device),
         keep_ratio=options.keep_ratio,
         untrained=options.untrained,
@@ -128,7 +109,7 @@ def draw(options: argparse.Namespace) -> Path:
         title=f"Sparsity: {Path(options.config_file).name}",
         facts={"Config": options.config_file, "Weights": used, "Keeping ratio": str(ratio)},
     )
-    output = Path(options.output or Path(str(config.train.output_dir)) / "sparsity")
+    output = output_folder(options.output, config.train.output_dir, "sparsity")
     print(f"Drawing {len(records)} images, weights: {used}, keeping ratio {ratio}", flush=True)
     written = write_sparsity(
         predictor.model, lambda r: predictor.sample(r["file_name"]), records, output, shown
@@ -140,7 +121,7 @@ def draw(options: argparse.Namespace) -> Path:
     ):
         for number, files in enumerate(written, start=1):
             report(number, len(records), files)
-    return output
+    print(f"The pictures are in {output}")
 
 
 def report(number: int, total: int, files: tuple[Path, ...]) -> None:
@@ -159,20 +140,7 @@ def report(number: int, total: int, files: tuple[Path, ...]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Gives the exit status after drawing."""
     options = parse_arguments(arguments)
-    # Imported after the command line is checked: torch and Detectron2 take seconds.
-    from sparse_detr.config.overrides import ConfigError
-    from sparse_detr.engine.errors import EXIT_OK, EXIT_USAGE, UserError
-
-    try:
-        output = draw(options)
-    except (UserError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    print(f"The pictures are in {output}")
-    return EXIT_OK
+    return run_tool(lambda: draw(options))
 
 
 if __name__ == "__main__":

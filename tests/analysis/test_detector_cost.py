@@ -19,6 +19,7 @@ from sparse_detr.analysis import (
 from sparse_detr.analysis.conventions import CONVENTIONS_BY_NAME
 from sparse_detr.config.loading import load_config
 from sparse_detr.inference import optimize_for_inference
+from sparse_detr.layers import backend
 from sparse_detr.meta_arch import TransformerDetector
 
 SIZES = [(333, 215), (256, 448)]
@@ -61,6 +62,16 @@ def test_layers_with_a_selection_of_their_own_cost_as_traced() -> None:
 def test_a_dense_detector_with_maps_that_are_no_halves_rounded_up_costs_as_traced() -> None:
     dense = small_detector("deformable_detr")
     assert DetectorCost(dense).flops(SIZES[0]) == count_flops(dense, SIZES[0]).total
+
+
+def test_maps_that_are_no_halves_rounded_up_are_counted_at_any_size_and_with_few_tokens() -> None:
+    model = small_detector(query_selection__num_queries=130)  # more than the tokens of 64x64
+    formula = DetectorCost(model)
+    for size in ((64, 64), (96, 128), (480, 640)):
+        traced = count_flops(model, size, 0.1)
+        assert formula.tokens(size) == traced.num_tokens
+        assert formula.by_part(size, traced.kept[0]) == traced.by_part
+    assert formula.tokens((64, 64)) < 130 == model.query_selection.num_queries
 
 
 def test_an_encoder_that_compares_tokens_with_tokens_costs_as_traced() -> None:
@@ -106,3 +117,21 @@ def test_what_does_not_fit_is_refused() -> None:
         cost("honest").flops(SIZES[0], (1, 2))
     with pytest.raises(ValueError, match="optimised"):
         DetectorCost(optimize_for_inference(detector()))
+
+
+def test_a_narrow_detector_whose_cost_falls_where_the_order_changes_keeps_the_most_that_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backend, "is_native", lambda device: True)
+    overrides = ["model.num_classes=4", "model.hidden_dim=64"]
+    model = instantiate(load_config("quickstart", overrides).model).eval()
+    formula, size = DetectorCost(model), (128, 160)
+    costs = [formula.flops(size, kept) for kept in range(formula.tokens(size) + 1)]
+    falls = [kept for kept in range(1, len(costs)) if costs[kept] < costs[kept - 1]]
+    assert falls and set(falls) <= set(formula.rises_from(size))
+    (fall,) = falls
+    for budget in (costs[fall], costs[fall] - 1, costs[fall - 1], costs[fall - 1] - 1, costs[3]):
+        most = max(kept for kept, count in enumerate(costs) if count <= budget)
+        assert formula.kept_within(size, budget) == most
+        inside = max(kept for kept in range(fall) if costs[kept] <= budget)
+        assert formula.kept_within(size, budget, max_kept=fall - 1) == inside

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from fractions import Fraction
 
-from sparse_detr.analysis.map_size_polynomial import MapSizes, solve_exactly
+import pytest
+
+from sparse_detr.analysis.map_size_polynomial import ExactSum, MapSizes, RowSpace, solve_exactly
 
 MAPS = MapSizes(strides=(2, 4, 8, 16), levels=2, windows=(7,))
 
@@ -32,7 +34,9 @@ def test_large_factors_are_found_to_the_last_digit() -> None:
     factors = (factors * 2)[:count]
     rows = [MAPS.numbers(size) for size in images(count + 3)]
     values = [[sum(f * n for f, n in zip(factors, row, strict=True))] for row in rows]
-    assert solve_exactly(rows, values) == [[Fraction(f) for f in factors]]
+    (found,) = solve_exactly(rows, values) or ()
+    assert found == ExactSum(tuple(factors), 1)
+    assert found(rows[0]) == values[0][0]
 
 
 def test_one_unit_off_in_one_image_is_noticed() -> None:
@@ -43,6 +47,26 @@ def test_one_unit_off_in_one_image_is_noticed() -> None:
     assert solve_exactly(rows, values) is None
 
 
-def test_a_number_that_never_differs_gets_no_factor() -> None:
+def test_a_number_that_never_differs_leaves_more_than_one_answer_and_none_is_given() -> None:
     rows = [[1, 2, n] for n in (3, 5, 9, 4)]
-    assert solve_exactly(rows, [[10 + 2 * n] for *_, n in rows]) == [[10, 0, 2]]
+    assert solve_exactly(rows, [[10 + 2 * n] for *_, n in rows]) is None
+
+
+def test_factors_that_are_no_whole_numbers_give_whole_counts_or_an_error() -> None:
+    half = ExactSum.of([Fraction(1, 2), Fraction(1, 3)])
+    assert (half([2, 3]), half([Fraction(3, 2), Fraction(3, 4)])) == (2, 1)
+    with pytest.raises(ValueError, match="no whole number"):
+        half([1, 3])
+
+
+def test_a_row_adds_to_the_space_where_it_is_no_sum_of_earlier_ones() -> None:
+    space = RowSpace(3)
+    rows = [[1, 2, 3], [2, 4, 6], [0, 1, 1], [1, 3, 4], [5, 0, 0], [7, 8, 9]]
+    assert [space.add(row) for row in rows] == [True, False, True, False, True, False]
+    assert space.is_full
+
+
+def test_windows_are_those_of_the_maps_that_are_cut_into_some() -> None:
+    maps = MapSizes(strides=(4, 8), levels=1, windows=(7,), widest_window_stride=4)
+    assert maps.numbers((60, 56)) == [1, 15 * 14, 3 * 2, 8 * 7, 8 + 7]
+    assert maps.periods == [4, 8, 28]

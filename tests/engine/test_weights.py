@@ -8,7 +8,7 @@ from torch import nn
 
 from sparse_detr.engine.checkpoint_file import UnreadableCheckpointError
 from sparse_detr.engine.errors import UserError
-from sparse_detr.engine.weights import load_weights
+from sparse_detr.engine.weights import load_weights, weights_of
 
 
 def model(classes: int = 3) -> nn.Module:
@@ -91,3 +91,10 @@ def test_a_released_detector_is_pointed_to_the_converter(tmp_path: Path) -> None
     torch.save({"model": {name: torch.zeros(2) for name in names}}, tmp_path / "released.pth")
     with pytest.raises(UserError, match=r"released detector: convert it with .*convert_checkpoint"):
         load_weights(nn.Linear(2, 2), tmp_path / "released.pth")
+
+
+def test_a_foreign_moving_average_is_refused_with_a_message() -> None:
+    content = {"model": {"w": torch.ones(1)}, "ema": {"shadow": {"w": torch.ones(1)}}}
+    with pytest.raises(UnreadableCheckpointError, match=r"a\.pth.*'shadow'.*expected 'average'"):
+        weights_of(content, "a.pth", use_average=True)
+    assert list(weights_of(content, "a.pth")) == ["w"]

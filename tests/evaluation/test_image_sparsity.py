@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from sparse_detr.evaluation.image_sparsity import (
     ImageSparsity,
     dataset_figures,
+    each_once,
     mean,
+    plain_id,
     without_repetitions,
 )
 from sparse_detr.evaluation.objects import NO_OBJECTS, ObjectBoxes
@@ -94,3 +98,8 @@ def test_an_image_that_two_processes_had_counts_once() -> None:
     other = ImageSparsity.of("1", use([[1] * 8], [1.0] * 8), NO_OBJECTS)
     assert without_repetitions([image, other, image]) == without_repetitions([other, image])
     assert len(without_repetitions([image, other, image])) == 2
+
+
+def test_ids_of_numpy_are_those_of_python_and_text_is_another() -> None:
+    entries = [SimpleNamespace(image_id=i) for i in (7, np.int64(7), torch.tensor(7), "7", "a")]
+    assert [plain_id(entry.image_id) for entry in each_once(entries)] == ["7", "a", 7]

@@ -127,7 +127,7 @@ class Evaluation:
 
 
 def sweep(folder: Path, evaluation: Evaluation, **settings: object) -> KeepRatioSweep:
-    return KeepRatioSweep(evaluation, evaluation.model, folder / "new" / "sweep.json", settings)
+    return KeepRatioSweep(evaluation, folder / "new" / "sweep.json", settings)
 
 
 def test_what_is_measured_is_stored_and_not_measured_again(
@@ -150,7 +150,7 @@ def test_a_detector_that_cannot_be_counted_is_swept_without_gflops(
     def refuse(model: object) -> None:
         raise ValueError("no such sum")
 
-    monkeypatch.setattr(keep_ratio_sweep, "DetectorCost", refuse)
+    monkeypatch.setattr(keep_ratio_sweep, "inference_cost", refuse)
     measured = sweep(tmp_path, Evaluation())
     assert measured.measure(as_keep_ratio(0.3))["gflops"] is None
     assert "no such sum" in caplog.text
@@ -181,10 +181,41 @@ def test_a_file_of_another_sweep_is_refused(tmp_path: Path) -> None:
         sweep(tmp_path, Evaluation(), weights="b.pth")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": {}, "points": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"settings": {}, "points": 3}',
+        '{"settings": [], "machine": {}, "points": {}, "latency": null}',
+        '{"settings": {}, "machine": {}, "points": {"0.3": 1}, "latency": null}',
+        '{"settings": {}, "machine": {}, "points": {"0.3": {"bbox": {}}}, "latency": null}',
+        '{"settings": {}, "machine": {}, "points": {}, "latency": []}',
+        '{"settings": {}, "machine": {}, "points": {}, "latency": {"milliseconds": {}}}',
+    ],
+)
 def test_a_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "new" / "sweep.json"
     file.parent.mkdir()
     file.write_text(content)
     with pytest.raises(UserError, match="sweep"):
         sweep(tmp_path, Evaluation())
+
+
+def test_times_of_another_machine_or_number_of_threads_are_measured_anew(tmp_path: Path) -> None:
+    from sparse_detr.benchmarking.timing import TimingPlan
+
+    ratios = [as_keep_ratio(0.3), DENSE]
+    plan = TimingPlan(rounds=1, block_seconds=0, warmup_calls=1, patience_seconds=0)
+    sweep(tmp_path, Evaluation()).measure_latency(ratios, 1, plan)
+    file = tmp_path / "new" / "sweep.json"
+    content = file.read_text()
+    for key, value in (("processor", "another"), ("device", "cuda"), ("threads", 99)):
+        report = json.loads(content)
+        assert report["latency"]["machine"]["threads"] == torch.get_num_threads()
+        report["latency"]["machine"][key] = value
+        file.write_text(json.dumps(report))
+        assert not sweep(tmp_path, Evaluation()).has_latency(ratios, 1), key
+    file.write_text(content)
+    assert sweep(tmp_path, Evaluation()).has_latency(ratios, 1)

@@ -117,3 +117,25 @@ def test_an_object_between_the_centres_has_the_finest_cell_that_it_is_in(box: li
 
 def test_no_objects_give_no_rows() -> None:
     assert tokens_on_objects(ObjectBoxes.of([]), ((2, 2),), (10, 10)).shape == (0, 4)
+
+
+def test_an_annotation_without_box_is_no_object(tmp_path: Path) -> None:
+    whole = {"image_id": 7, "bbox": [1, 2, 30, 40], "area": None}
+    register_json(tmp_path, [{"image_id": 7}, {"image_id": 7, "bbox": None, "area": 5.0}, whole])
+    found = objects_by_image(NAME)
+    assert found[7].boxes_xyxy.tolist() == [[1, 2, 31, 42]]
+    assert found[7].areas.tolist() == [1200.0]
+
+
+def test_a_dictionary_without_box_is_no_object() -> None:
+    DatasetCatalog.register(NAME, lambda: [{"image_id": 1, "annotations": [{"category_id": 0}]}])
+    assert len(objects_by_image(NAME)[1].areas) == 0
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], "none", [1, 2, None, 4], 5])
+def test_a_box_of_another_form_is_named_with_file_and_annotation(
+    tmp_path: Path, box: object
+) -> None:
+    register_json(tmp_path, [{"id": 31, "image_id": 7, "bbox": box}])
+    with pytest.raises(ValueError, match=r"annotations\.json: annotation 31 has the box"):
+        objects_by_image(NAME)

@@ -22,7 +22,9 @@ OBJECTS = ObjectBoxes.of([([0, 0, 20, 15], 300.0), ([20, 0, 10, 10], 5000.0)])
 
 def stored(image_id: int, kept: list[int], levels: tuple = LEVELS) -> dict:
     mask = np.array(kept, dtype=bool)
-    return {image_id: StoredSelection(image_id, f"{image_id}.png", levels, (20, 30), mask, OBJECTS)}
+    return {
+        image_id: StoredSelection.of(image_id, f"{image_id}.png", levels, (20, 30), mask, OBJECTS)
+    }
 
 
 def test_overlap_is_counted() -> None:

@@ -18,7 +18,7 @@ from sparse_detr.evaluation.selection_file import (
 def selection(image_id: object, seed: int, objects: ObjectBoxes = NO_OBJECTS) -> StoredSelection:
     levels = ((3 + seed, 5), (2, 3))
     kept = np.random.default_rng(seed).random(sum(h * w for h, w in levels)) < 0.4
-    return StoredSelection(image_id, f"images/{seed} ö.png", levels, (30, 50), kept, objects)
+    return StoredSelection.of(image_id, f"images/{seed} ö.png", levels, (30, 50), kept, objects)
 
 
 def test_what_is_stored_is_loaded(tmp_path: Path) -> None:
@@ -67,3 +67,31 @@ def test_other_files_are_refused_and_nothing_in_them_runs(tmp_path: Path, kind: 
     with pytest.raises(ValueError, match="cannot be read as kept tokens"):
         load_selections(file)
     assert not ran.exists()
+
+
+def test_any_damaged_byte_gives_the_content_or_one_message(tmp_path: Path) -> None:
+    objects = ObjectBoxes.of([([1.5, 2, 3, 4], 12.0)])
+    whole = save_selections([selection(1, 0, objects), selection(2, 1)], tmp_path / "a.npz")
+    content, refused = whole.read_bytes(), set()
+    generator, file = np.random.default_rng(0), tmp_path / "damaged.npz"
+    # A few bytes anywhere, and each byte of what says how the first array is packed.
+    places = [generator.integers(0, len(content), 3) for _ in range(300)]
+    places += [[place] for place in range(30)]
+    start = content.rindex(b"PK\x01\x02")
+    places += [[place] for place in range(start, start + 46)]
+    for chosen in places:
+        damaged = bytearray(content)
+        for place in chosen:
+            damaged[int(place)] ^= int(generator.integers(1, 256))
+        file.write_bytes(damaged)
+        try:
+            load_selections(file)
+        except ValueError as error:
+            assert "cannot be read as kept tokens" in str(error)
+            refused.add(type(error.__cause__).__name__)
+    assert {"BadZipFile", "NotImplementedError", "error"} & refused and len(refused) > 3
+
+
+def test_kept_tokens_wait_as_one_bit_each() -> None:
+    one = selection(1, 0)
+    assert one.packed.nbytes == -(-one.kept.size // 8)

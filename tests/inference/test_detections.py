@@ -117,3 +117,11 @@ def test_records_of_perfect_detections_have_an_ap_of_one() -> None:
     evaluation.accumulate()
     evaluation.summarize()
     assert evaluation.stats[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", [r"$\foo$", r"\$x$", "$", "a_b^{c"])
+def test_a_class_name_that_reads_like_a_formula_is_drawn_as_it_is(name: str) -> None:
+    plain, odd = (
+        detections(table=ClassTable((text,) * 3, (0, 1, 2))).draw(scale=4) for text in ("", name)
+    )
+    assert plain.shape == odd.shape and (plain != odd).any()

@@ -105,7 +105,9 @@ def test_an_image_of_16_bits_is_warned_about(
         (PIXELS.astype(np.float32), "from 0 to 249; an image in 0 to 255 must be uint8"),
         (PIXELS.astype(np.uint16) * 256, "must be in 0 to 255, got values from 0 to 6"),
         (PIXELS.astype(np.int16) - 300, "must be in 0 to 255, got values from -300"),
-        (PIXELS > 100, "must hold numbers, got bool"),
+        (PIXELS > 100, r"got a mask of truth values; .* mask\.astype\('uint8'\) \* 255"),
+        (np.full((4, 4, 3), 1.0015), "got values from 1.0015 to 1.0015"),
+        (np.full((4, 4, 3), -0.0015), "got values from -0.0015 to -0.0015"),
         (PIXELS.transpose(2, 0, 1), r"got \(3, 6, 9\); are the channels in the wrong place"),
         (torch.from_numpy(PIXELS.copy()), r"got \(6, 9, 3\); are the channels in the wrong"),
         (PIXELS[None], r"got \(1, 6, 9, 3\); give the images of a batch as a list"),
@@ -138,3 +140,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_something_else_is_a_type_error(thing: object) -> None:
     with pytest.raises(TypeError, match=f"got {type(thing).__name__}"):
         read_rgb(thing)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_values_that_resizing_pushed_out_of_range_are_taken_as_its_ends(kind: type) -> None:
+    image = np.array([[-1e-6, 0.5], [1.000001, 1.0]], dtype=kind)
+    assert read_rgb(image)[..., 0].tolist() == [[0, 128], [255, 255]]

@@ -176,3 +176,30 @@ def test_the_program_says_what_is_wrong_in_one_line(capsys):
     dense = "deformable_detr/deformable_detr_r50_topk_queries_50ep"
     assert program.main(["--config-file", dense, "--device", "cpu"]) == 2
     assert "does not select tokens" in capsys.readouterr().err
+
+
+def changed(change):
+    other = small_detector()
+    change(other)
+    return model_key(other)
+
+
+def test_what_takes_time_but_has_no_shape_tells_detectors_apart():
+    same = model_key(small_detector())
+    assert changed(lambda m: None) == same
+    assert changed(lambda m: setattr(m.postprocess, "max_detections", 7)) != same
+    reader = next(
+        name for name, part in small_detector().named_modules()
+        if hasattr(part, "project_after_sampling")
+    )  # fmt: skip
+    order = lambda m: setattr(m.get_submodule(reader), "project_after_sampling", True)  # noqa: E731
+    assert changed(order) != same
+    dilated = lambda m: setattr(  # noqa: E731
+        next(p for p in m.modules() if isinstance(p, torch.nn.Conv2d)), "dilation", (3, 3)
+    )
+    assert changed(dilated) != same
+
+
+def test_a_detector_is_known_again_in_another_process():
+    # An address in the text of a part would make every calibration useless.
+    assert " at 0x" not in repr(small_detector())

@@ -17,6 +17,7 @@ from PIL import Image
 import predict
 from small_run import finished_run
 from sparse_detr import Predictor
+from sparse_detr.inference.prediction_run import PredictionRun
 from sparse_detr.inference.video import VideoFile, video_writer
 
 
@@ -120,6 +121,73 @@ def test_a_video_keeps_its_frames_size_and_speed(
     assert {record["image_id"] for record in records} == set(range(1, len(range(0, 7, every)) + 1))
 
 
+def test_frames_of_videos_and_images_have_ids_of_their_own(
+    run: Path, images: Path, clip: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "r.json"
+    options = ["--score-threshold", "0", "--no-pictures", "--json", file, "--every", "4"]
+    assert call(run, "--input", images, clip, *options) == 0
+    records = json.loads(file.read_text())
+    found = {(r["file_name"], r.get("frame")): r["image_id"] for r in records}
+    assert found == {
+        ("12.png", None): 12, ("7.jpg", None): 7, ("clip.mp4", 0): 13, ("clip.mp4", 4): 14
+    }  # fmt: skip
+    assert len({r["image_id"] for r in records}) == len(found)
+
+
+def test_an_image_that_cannot_be_read_keeps_its_number(
+    run: Path, images: Path, tmp_path: Path
+) -> None:
+    (images / "a.png").write_bytes(b"no image")
+    paths, file = [images / name for name in ("12.png", "a.png", "7.jpg")], tmp_path / "r.json"
+    options = ["--score-threshold", "0", "--no-pictures", "--json", file]
+    assert call(run, "--input", *paths, *options) == 2
+    found = {(r["file_name"], r["image_id"]) for r in json.loads(file.read_text())}
+    assert found == {("12.png", 1), ("7.jpg", 3)}
+
+
+def test_a_results_file_that_cannot_be_written_after_an_interruption_is_one_message(
+    run: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(self: PredictionRun) -> None:
+        (tmp_path / "folder").write_text("a file in its place")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PredictionRun, "run", interrupted)
+    file = tmp_path / "folder" / "r.json"
+    assert call(run, "--input", images, "--no-pictures", "--json", file) == 130
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[0].startswith("error: --json") and lines[1].startswith("interrupted after 0 files")
+    assert len(lines) == 2
+
+
+def test_class_names_and_type_can_be_given(
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"kind {number}" for number in range(6)]
+    file = tmp_path / "names.txt"
+    file.write_text("\n".join(names) + "\n", encoding="utf-8")
+    arguments = ["--input", images / "7.jpg", "--score-threshold", "0", "--dtype", "float64"]
+    for given in (names, [file]):
+        assert call(run, *arguments, "--class-names", *given, "data.val_images=3") == 0
+        assert "kind " in capsys.readouterr().out
+    assert call(run, *arguments, "--class-names", "one", "two") == 2
+    assert "got 2 names, the model has 6 classes" in error_of(capsys)
+
+
+def test_the_device_of_the_option_wins_over_that_of_the_config(
+    run: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config-file", str(run / "config.yaml"), "--input", str(images / "7.jpg")]
+    assert predict.main([*arguments, "--overwrite", "train.device=gpu"]) == 2
+    assert "device is 'gpu'" in error_of(capsys)
+    assert predict.main([*arguments, "--device", "cpu", "--overwrite", "train.device=gpu"]) == 0
+
+
 def test_what_cannot_be_read_is_left_out_and_named(
     run: Path, images: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +241,7 @@ def test_an_input_is_never_replaced(
         (["--weights", "absent.pth"], "absent.pth does not exist"),
         (["--keep-ratio", "0"], "must be a number in (0, 1]"),
         (["--keep-ratio", "much"], "keep_ratio"),
+        (["--dtype", "float16"], "dtype is 'float16', expected float32 or float64"),
         (["--optimize", "fast"], "precision must be one of exact"),
         (["--device", "gpu"], "device is 'gpu'"),
         (["model.hiden_dim=3"], "nearest key is 'model.hidden_dim'"),

@@ -86,7 +86,7 @@ def test_a_sweep_leaves_table_plot_and_measurements_and_goes_on(
     assert "| layers:0.5,0.2 |" in (folder / "sweep.md").read_text()
     with Image.open(folder / "sweep.png") as picture:
         assert picture.width > 600
-    assert "data_set: shapes_val" not in out
+    assert "- data set: shapes_val" in (folder / "sweep.md").read_text()
     assert json.loads((run / "sweep" / "sweep.json").read_text())["settings"]["num_images"] == 3
     # The same folder for other images would mix two sweeps.
     assert sweep(run, "--num-images", "2", "--keep-ratios", "0.3") == 2
@@ -109,6 +109,9 @@ def test_times_of_an_optimised_detector_are_in_the_table(
     [
         (["--weights", "absent.pth"], "absent.pth does not exist"),
         (["--keep-ratios", "0"], "--keep-ratios: keep_ratio must be a number in (0, 1], got '0'"),
+        (["--device", "gpu"], "device is 'gpu', expected auto, cpu, cuda or cuda:N"),
+        (["--device", "gpu", "train.device=cpu"], "device is 'gpu'"),
+        (["train.device=gpu"], "device is 'gpu'"),
         (["--keep-ratios", "layers:0.1"], "has 1 layers, but the encoder has 2"),
         (["data.val_image=2"], "nearest key is 'data.val_images'"),
     ],

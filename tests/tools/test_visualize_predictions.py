@@ -100,7 +100,6 @@ def test_the_training_data_can_be_named(run: Path, tmp_path: Path) -> None:
         (["--keep-ratio", "0"], "keep_ratio must be a number in (0, 1], got"),
         (["--keep-ratio", "half"], "keep_ratio"),
         (["--input", "absent.jpg"], "--input: absent.jpg does not exist"),
-        (["--input", "model.num_classes=3"], "--input has no path before"),
         (["--dataset", "shapes_vall"], "'shapes_vall' is not registered"),
         (["model.hiden_dim=3"], "nearest key is 'model.hidden_dim'"),
         (["train.output_dir=/nowhere/run"], "no weights: give --weights FILE"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import compare_selections
+import sweep_keep_ratio
+import visualize_predictions
 import visualize_sparsity
 from small_run import finished_run
 
@@ -97,7 +101,6 @@ def test_untrained_weights_and_the_training_data_can_be_asked_for(
         (["--keep-ratio", "1.5"], "keep_ratio must be a number in (0, 1]"),
         (["--keep-ratio", "layers:0.5"], "has 1 layers, but the encoder has 2"),
         (["--input", "absent.jpg"], "--input: absent.jpg does not exist"),
-        (["--input", "model.num_classes=3"], "--input has no path before"),
         (["--dataset", "shapes_vall"], "'shapes_vall' is not registered"),
         (["--query", "best"], "--query: a query must be a rank"),
         (["--query", "index:99"], "query index:99 must be below 12"),
@@ -141,3 +144,34 @@ def test_help_ends_with_status_zero(capsys: pytest.CaptureFixture[str]) -> None:
         visualize_sparsity.main(["--help"])
     assert ended.value.code == 0
     assert "--query" in capsys.readouterr().out
+
+
+MODEL = "models/sparse_detr"
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: visualize_sparsity.main(["--config-file", MODEL, "--untrained"]),
+        lambda: visualize_predictions.main(["--config-file", MODEL, "--weights", "a.pth"]),
+        lambda: sweep_keep_ratio.main(["--config-file", MODEL, "--weights", "a.pth"]),
+        lambda: compare_selections.main(["--config-file", MODEL, __file__, __file__]),
+    ],
+)
+def test_a_config_of_a_model_alone_is_answered_with_one_line(
+    work: Callable[[], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert work() == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"error: the config {MODEL} has no key 'dataloader'")
+    assert lines[0].endswith("use the config of a run")
+
+
+def test_an_explicit_device_wins_over_the_config(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--num-images", "1", "--write", "page", "--output", str(tmp_path))
+    assert call(run, *arguments, "train.device=gpu") == 2
+    assert "device is 'gpu'" in capsys.readouterr().err
+    assert call(run, *arguments, "train.device=gpu", "--device", "cpu") == 0

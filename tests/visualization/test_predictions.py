@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 
 from sparse_detr.visualization import annotations_as_instances, draw_predictions
 from sparse_detr.visualization.panels import CAPTION_HEIGHT, MARGIN, Picture
-from sparse_detr.visualization.predictions import class_colour, class_label
+from sparse_detr.visualization.predictions import class_colour, class_name
 
 GREY = 120
 
@@ -130,9 +130,9 @@ def test_any_class_name_is_drawn_without_a_warning(name: str) -> None:
 
 
 def test_a_class_without_a_name_shows_its_number() -> None:
-    assert class_label(1, ["dog", "cat"]) == "cat"
-    assert class_label(2, ["dog", "cat"]) == "class 2"
-    assert class_label(0, None) == "class 0"
+    assert class_name(1, ["dog", "cat"]) == "cat"
+    assert class_name(2, ["dog", "cat"]) == "class 2"
+    assert class_name(0, None) == "class 0"
 
 
 def test_boxes_partly_outside_and_of_no_size_are_drawn() -> None:

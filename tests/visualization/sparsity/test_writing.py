@@ -13,7 +13,12 @@ from PIL import Image
 from builders import small_detector
 from sparse_detr.data.augmentation import ResizeShorterSide
 from sparse_detr.data.mapper import BadSampleError, DetrDatasetMapper
-from sparse_detr.visualization.sparsity import BoxOptions, SparsityOptions, write_sparsity
+from sparse_detr.visualization.sparsity import (
+    BoxOptions,
+    QueryChoice,
+    SparsityOptions,
+    write_sparsity,
+)
 
 
 @pytest.fixture
@@ -72,3 +77,19 @@ def test_an_unreadable_image_stops_after_the_pictures_before_it(
     with pytest.raises(BadSampleError, match=r"absent\.png does not exist"):
         written(records, tmp_path / "out", with_panels=False)
     assert (tmp_path / "out" / "scene_2_sparsity.png").exists()
+
+
+def test_choices_that_mean_one_query_give_no_panels_of_queries_that_nobody_asked_for(
+    records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    same = (QueryChoice(rank=0), QueryChoice(rank=0), QueryChoice(rank=0))
+    names = [
+        {
+            p.name
+            for p in written(records[:1], tmp_path / str(page), queries=same, with_page=page)[0]
+        }
+        for page in (True, False)
+    ]
+    assert names[0] == names[1]
+    none = written(records[:1], tmp_path / "none", queries=(QueryChoice(rank=10**6),))[0]
+    assert {p.name for p in none} == {n for n in names[0] if not n.startswith("query")}

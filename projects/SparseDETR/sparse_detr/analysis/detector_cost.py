@@ -7,32 +7,31 @@ value. A few traced small images give the counts of all others, exactly; see
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import isqrt
+from typing import Any
 
 from torch import nn
 
+from ..layers import backend
 from ..layers.deformable_attention import MultiScaleDeformableAttention
 from ..layers.sample_then_project import sampling_first_is_faster
 from ..meta_arch import TransformerDetector
 from ..query_selection import LearnedQueries
 from ..structures import Size
+from ..token_selection.budgets import most_within
 from .conventions import HONEST, FlopConvention
-from .flop_count import FlopCount, count_flops
 from .map_size_polynomial import MapSizes, solve_exactly
 from .operator_flops import SamplingSize, project_then_sample_flops, sample_then_project_flops
+from .small_images import SmallImages, queries_that_compete
 
 # What grows with the tokens of one encoder layer alone.
 _ENCODER_PARTS = ("encoder attention", "encoder feed-forward")
 _CROSS_ATTENTION = "decoder cross-attention"
 # More images than factors: counts that are no such sum are noticed.
 _SPARE_IMAGES = 3
-_SMALLEST_SIDE = 160
-_SIDE_RANGE = 130
-_FINEST_STRIDE = 8
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ class DetectorCost:
         self.convention = convention
         self._order = project_after_sampling
         self._device = model.device.type
-        self._num_queries = _num_queries(model)
+        self._queries = queries_that_compete(model)
+        self._learned_queries = _learned_queries(model)
         # An encoder that reads a few points of each map does not compare all tokens with all.
         self._pairs = len(_Reading.all_in(model.encoder)) < self.num_layers
         self._encoder_reads = _Reading.all_in(model.encoder)
@@ -113,7 +113,7 @@ class DetectorCost:
         Args:
             image_size: (height, width) of the network's input, pixels.
         """
-        return int(_value(self._of_tokens, self._maps.numbers(image_size)))
+        return self._tokens(self._maps.numbers(image_size))
 
     def by_part(self, image_size: Size, kept: int | Sequence[int] = ()) -> dict[str, int]:
         """Multiply-adds of one image by part of the flow.
@@ -131,12 +131,20 @@ class DetectorCost:
         if layers and not 0 <= min(layers) <= max(layers) <= tokens:
             raise ValueError(f"kept must lie between 0 and the {tokens} tokens, got {kept!r}")
         numbers = self._maps.numbers(image_size)
-        mean = Fraction(sum(layers), max(1, len(layers)))
-        parts = {}
-        for part, factors in self._of_parts.items():
+        queries = min(self._queries, tokens)
+        in_encoder: Fraction | int | None = None
+        afterwards: Fraction | int | None = None
+        if layers:
             # With a selection of its own for each layer no rows are shared by what follows.
-            own = mean if shared or part in _ENCODER_PARTS else Fraction(0)
-            parts[part] = int(_value(factors, _with_tokens(numbers, tokens, own, self._pairs)))
+            in_encoder = layers[0] if shared else Fraction(sum(layers), len(layers))
+            afterwards = layers[0] if shared else 0
+        of_encoder, of_rest = (
+            [*numbers, *self._columns(tokens, k, queries)] for k in (in_encoder, afterwards)
+        )
+        parts = {
+            part: total(of_encoder if part in _ENCODER_PARTS else of_rest)
+            for part, total in self._parts.items()
+        }
         if not shared and self._reprojection:
             parts["proposal projection"] += self._reprojection * tokens
         self._reorder(parts, layers or (tokens,) * self.num_layers, tokens)
@@ -162,14 +170,32 @@ class DetectorCost:
         """
         if not self.is_sparse:
             raise ValueError("the detector does not score tokens, so no budget can be kept by it")
-        low, high = 0, self.tokens(image_size) if max_kept is None else max_kept
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.flops(image_size, middle) <= budget:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        most = self.tokens(image_size) if max_kept is None else max_kept
+        return most_within(
+            lambda kept: self.flops(image_size, kept), budget, 0, most, self.rises_from(image_size)
+        )
+
+    def rises_from(self, image_size: Size) -> tuple[int, ...]:
+        """Gives the numbers of kept tokens at which the cost may fall; between them it rises.
+
+        There an attention of the encoder changes the order of sampling and projecting, which is
+        chosen for its time and may cost less from there on.
+
+        Args:
+            image_size: (height, width) of the network's input, pixels.
+        """
+        if self.convention.released_computation:
+            return ()
+        tokens = self.tokens(image_size)
+        changes = {
+            bisect_left(
+                range(tokens + 1),
+                True,
+                key=lambda kept: not self._samples_first(read, kept, tokens),
+            )
+            for read in set(self._encoder_reads)
+        }
+        return tuple(sorted(change for change in changes if 0 < change <= tokens))
 
     def _layers(self, kept: int | Sequence[int]) -> tuple[tuple[int, ...], bool]:
         """Kept tokens of each layer, and whether all layers share one selection."""
@@ -190,7 +216,7 @@ class DetectorCost:
         for read, kept in zip(self._encoder_reads, layers, strict=False):
             if self._samples_first(read, kept, tokens):
                 parts["encoder attention"] -= read.saved_by_sampling_first(kept, tokens)
-        queries = min(self._num_queries, tokens)
+        queries = min(self._queries, tokens) or self._learned_queries
         for read in self._decoder_reads:
             if self._samples_first(read, queries, tokens):
                 parts[_CROSS_ATTENTION] -= read.saved_by_sampling_first(queries, tokens)
@@ -198,80 +224,56 @@ class DetectorCost:
     def _samples_first(self, read: _Reading, queries: int, tokens: int) -> bool:
         order = read.order if self._order is None else self._order
         if order is not None:
-            return order
+            return order and backend.is_native(self._device)
         return sampling_first_is_faster(self._device, queries, tokens, with_gradient=False)
 
     def _fit(self, model: TransformerDetector) -> None:
         """Finds the factors of tokens and parts from small images."""
-        images = _SmallImages(model, self.convention, self._num_queries)
+        images = SmallImages(model, self.convention)
         for rounded_down in (False, True):
             self._maps = _map_sizes(model, rounded_down)
-            count = len(self._maps.numbers((1, 1))) + len(
-                _with_tokens([], 0, Fraction(0), self._pairs)
-            )
-            counted = images.first(count + _SPARE_IMAGES)
-            self.uncounted = {name for _, c in counted for name in c.uncounted}
-            rows = [self._maps.numbers(size) for size, _ in counted]
-            of_tokens = solve_exactly(rows, [[count.num_tokens] for _, count in counted])
+            others = len(self._columns(0, 0 if self.is_sparse else None, 0))
+            samples = images.telling_apart(self._maps, others + _SPARE_IMAGES)
+            if samples is None:
+                continue
+            counts = [sample.count for sample in samples]
+            self.uncounted = {name for count in counts for name in count.uncounted}
+            rows = [self._maps.numbers(sample.size) for sample in samples]
+            of_tokens = solve_exactly(rows, [[count.num_tokens] for count in counts])
             if of_tokens is None:
                 continue
-            self._of_tokens = of_tokens[0]
+            self._tokens = of_tokens[0]
             whole = [
-                _with_tokens(row, c.num_tokens, Fraction(c.kept[0] if c.kept else 0), self._pairs)
-                for row, (_, c) in zip(rows, counted, strict=True)
+                [*row, *self._columns(c.num_tokens, c.kept[0] if c.kept else None, sample.queries)]
+                for row, sample, c in zip(rows, samples, counts, strict=True)
             ]
-            names = list(counted[0][1].by_part)
-            values = [[count.by_part.get(name, 0) for name in names] for _, count in counted]
-            factors = solve_exactly(whole, values)
-            if factors is not None:
-                self._of_parts = dict(zip(names, factors, strict=True))
+            names = list(counts[0].by_part)
+            values = [[count.by_part.get(name, 0) for name in names] for count in counts]
+            sums = solve_exactly(whole, values)
+            if sums is not None:
+                self._parts = dict(zip(names, sums, strict=True))
                 return
         raise ValueError(
             "the counts of the detector do not follow from the sizes of maps that each halve the "
             "one before; count each image size with count_flops"
         )
 
+    def _columns(
+        self, tokens: int, kept: Fraction | int | None, queries: int
+    ) -> list[Fraction | int]:
+        """What a count is a sum of beside the numbers of the maps.
 
-class _SmallImages:
-    """Counts of small images of many sizes and keeping ratios, each traced when it is needed."""
-
-    def __init__(
-        self, model: TransformerDetector, convention: FlopConvention, num_queries: int
-    ) -> None:
-        self._counts = self._count(model, convention, num_queries)
-        self._known: list[tuple[Size, FlopCount]] = []
-
-    def first(self, count: int) -> list[tuple[Size, FlopCount]]:
-        """Size and count of the first images."""
-        while len(self._known) < count:
-            self._known.append(next(self._counts))
-        return self._known[:count]
-
-    @staticmethod
-    def _count(
-        model: TransformerDetector, convention: FlopConvention, num_queries: int
-    ) -> Iterator[tuple[Size, FlopCount]]:
-        draw = random.Random(0)
-        # Large enough for all queries to find a token.
-        low = max(_SMALLEST_SIDE, _FINEST_STRIDE * isqrt(num_queries) + 2 * _FINEST_STRIDE)
-        while True:
-            size = (low + draw.randrange(_SIDE_RANGE), low + draw.randrange(_SIDE_RANGE))
-            ratio = None if model.token_scoring is None else draw.uniform(0.05, 1.0)
-            yield size, count_flops(model, size, ratio, convention, project_after_sampling=False)
-
-
-def _with_tokens(
-    numbers: Sequence[int], tokens: int, kept: Fraction, pairs: bool
-) -> list[Fraction]:
-    """Numbers of the maps, then kept tokens, then the pairs of tokens of a dense attention."""
-    of_pairs = [kept * tokens, Fraction(tokens * tokens)] if pairs else []
-    return [*map(Fraction, numbers), kept, *of_pairs]
-
-
-def _value(factors: Sequence[Fraction], numbers: Sequence[Fraction | int]) -> Fraction:
-    total = sum((f * n for f, n in zip(factors, numbers, strict=True)), Fraction(0))
-    assert total.denominator == 1
-    return total
+        Args:
+            tokens: Tokens N.
+            kept: Tokens K that the encoder updates; None for a dense encoder.
+            queries: Queries Q that tokens competed for.
+        """
+        found: list[Fraction | int] = [] if kept is None else [kept]
+        if self._pairs:
+            found += [tokens * tokens] if kept is None else [kept * tokens, tokens * tokens]
+        # What is the same for all images has no column of its own.
+        powers = min(2, max(0, self._queries - 1))
+        return found + [queries**power for power in range(1, powers + 1)]
 
 
 def _map_sizes(model: TransformerDetector, rounded_down: bool) -> MapSizes:
@@ -283,14 +285,14 @@ def _map_sizes(model: TransformerDetector, rounded_down: bool) -> MapSizes:
         for module in model.backbone.modules()
         for side in (getattr(module, "window_size", None) or ())
     }
-    return MapSizes(strides, levels, tuple(sorted(windows)), rounded_down)
+    backbone: Any = model.backbone  # of Detectron2's kind
+    coarsest = max(int(shape.stride) for shape in backbone.output_shape().values())
+    return MapSizes(strides, levels, tuple(sorted(windows)), rounded_down, coarsest)
 
 
-def _num_queries(model: TransformerDetector) -> int:
+def _learned_queries(model: TransformerDetector) -> int:
     selection = model.query_selection
-    if isinstance(selection, LearnedQueries):
-        return selection.query_embed.num_embeddings
-    return selection.num_queries
+    return selection.query_embed.num_embeddings if isinstance(selection, LearnedQueries) else 0
 
 
 def _reprojection_flops(model: TransformerDetector) -> int:

@@ -24,7 +24,7 @@ from ..inference import OptimizedDetector
 from ..layers.deformable_attention import MultiScaleDeformableAttention
 from ..meta_arch import TransformerDetector
 from ..structures import DetectorOutput, ImageBatch, Size
-from ..token_selection import KeepRatioLike
+from ..token_selection import GflopBudget, KeepRatioLike, as_keep_ratio
 from .conventions import HONEST, FlopConvention
 from .operator_handles import ELEMENTWISE
 
@@ -106,6 +106,9 @@ def count_flops(
         )
     if model.training:
         raise ValueError("model is in training mode, expected evaluation mode; call model.eval()")
+    ratio = model.keep_ratio if keep_ratio is None else as_keep_ratio(keep_ratio)
+    if isinstance(ratio, GflopBudget):
+        ratio.cost_of(model)  # remembered: found here, as it cannot be within a trace
     like = model.position_embedding.level_embed
     image = torch.zeros(3, *image_size, device=like.device)
     flow = (

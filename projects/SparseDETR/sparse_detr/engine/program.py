@@ -20,6 +20,7 @@ from ..config.overrides import ConfigError
 from .arguments import parse_arguments
 from .errors import (
     EXIT_FAILED,
+    EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USAGE,
     ResultsMissedError,
@@ -28,8 +29,7 @@ from .errors import (
 )
 from .launching import ProcessPlan, launch
 
-EXIT_INTERRUPTED = 130
-_SECONDS_FOR_FIRST_PROCESS = 5.0
+_SECONDS_FOR_FIRST_PROCESS = 15.0
 
 
 def run(argv: list[str] | None = None) -> int:

@@ -87,6 +87,12 @@ def weights_of(
     weights: Any = content.get("model", content)
     average = content.get("ema")
     if use_average and isinstance(average, Mapping):
+        if "average" not in average:
+            raise UnreadableCheckpointError(
+                f"checkpoint {source} holds no moving average that is known here: its entry 'ema' "
+                f"has {sorted(map(str, average))[:4]}, expected 'average'; it is not of this "
+                "project (tools/convert_checkpoint.py converts released ones)"
+            )
         logger.info("Using the moving average of the weights in %s", source)
         weights = average["average"]
     if not isinstance(weights, Mapping) or not weights:

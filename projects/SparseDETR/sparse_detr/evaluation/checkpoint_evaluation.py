@@ -13,7 +13,7 @@ from typing import Any
 from detectron2.config import instantiate
 from omegaconf import DictConfig
 
-from ..engine.errors import UserError, user_errors
+from ..engine.errors import user_errors
 from ..engine.evaluation import Results, evaluate_model
 from ..engine.run_data import (
     build_evaluators,
@@ -22,7 +22,6 @@ from ..engine.run_data import (
     first_images,
     load_run_data,
 )
-from ..engine.run_state import weights_to_use
 from ..inference import build_model_for_inference
 from ..inference.optimization import Precision
 from .sparsity_evaluator import SparsityEvaluator
@@ -98,27 +97,7 @@ class CheckpointEvaluation:
 
     def samples(self, count: int) -> list[dict[str, Any]]:
         """Gives ``count`` images, evenly spread over the data, as the model takes them."""
-        step = max(1, len(self._test_data) // max(1, count))
         mapper = instantiate(self.config.dataloader.test.mapper)
-        return [mapper(record) for record in self._test_data[::step][:count]]
-
-
-def weights_of(config: DictConfig, given: str | None, overrides: list[str]) -> str:
-    """Gives the checkpoint file to use.
-
-    Args:
-        config: The config tree.
-        given: What the command line names, or None.
-        overrides: The overrides of the command line.
-
-    Raises:
-        UserError: None is given and the run has none, or it does not exist.
-    """
-    found = given or weights_to_use(config, overrides)
-    if not found:
-        raise UserError(
-            f"no weights: give --weights FILE ({config.train.output_dir} holds no checkpoint)"
-        )
-    if not Path(found).is_file():
-        raise UserError(f"--weights: {found} does not exist")
-    return str(found)
+        total = len(self._test_data)
+        count = min(count, total)
+        return [mapper(self._test_data[i * total // count]) for i in range(count)]

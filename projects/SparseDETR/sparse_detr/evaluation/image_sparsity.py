@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -116,10 +116,32 @@ def mean(values: Iterable[float]) -> float:
     return math.fsum(numbers) / len(numbers) if numbers else math.nan
 
 
+class _HasId(Protocol):
+    @property
+    def image_id(self) -> Any:
+        """Id of the image in the data set."""
+
+
+_Entry = TypeVar("_Entry", bound=_HasId)
+
+
+def plain_id(image_id: Any) -> Any:
+    """Gives an image id as Python's own number or text, also where it is one of numpy or torch."""
+    return image_id.item() if hasattr(image_id, "item") else image_id
+
+
+def each_once(entries: Iterable[_Entry]) -> list[_Entry]:
+    """Gives one entry of each ``image_id``, in the order of the ids' text.
+
+    The number 7 and the text "7" are two ids; 7 of Python and of numpy are one.
+    """
+    by_id = {json.dumps(plain_id(entry.image_id)): entry for entry in entries}
+    return [by_id[key] for key in sorted(by_id)]
+
+
 def without_repetitions(images: Iterable[ImageSparsity]) -> tuple[ImageSparsity, ...]:
     """Gives each image once, in the order of the ids' text: the same for any order of images."""
-    by_id = {json.dumps(image.image_id): image for image in images}
-    return tuple(by_id[key] for key in sorted(by_id))
+    return tuple(each_once(images))
 
 
 def dataset_figures(records: Sequence[ImageSparsity]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ..analysis import DetectorCost
+from ..analysis import DetectorCost, inference_cost
 from ..benchmarking.blocks import run_block_for
 from ..benchmarking.disturbance import DisturbanceWatch
 from ..benchmarking.machine import describe_machine
@@ -28,8 +28,10 @@ from ..engine.checkpoint_file import write_text
 from ..engine.errors import UserError, user_errors
 from ..meta_arch import TransformerDetector
 from ..token_selection import KeepRatio, Uniform, as_keep_ratio
+from ..token_selection.latency import same_machine
 from .checkpoint_evaluation import CheckpointEvaluation
 from .image_sparsity import ImageSparsity
+from .sweep_report import sweep_page
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +70,6 @@ class KeepRatioSweep:
 
     Args:
         evaluation: Checkpoint and images.
-        counted: Detector whose multiply-adds are counted: the evaluated one, or, where that is
-            optimised, the one that it was made from.
         file: JSON file of the measurements; read if it is there.
         settings: What the measurements hold for. A file of other settings is refused.
 
@@ -80,7 +80,6 @@ class KeepRatioSweep:
     def __init__(
         self,
         evaluation: CheckpointEvaluation,
-        counted: TransformerDetector,
         file: Path,
         settings: Record,
     ) -> None:
@@ -88,7 +87,6 @@ class KeepRatioSweep:
         self.file = file
         self.report = _stored_report(file, settings)
         self.report["machine"] = describe_machine(evaluation.model.device)
-        self._counted = counted
 
     def is_measured(self, ratio: KeepRatio) -> bool:
         """Whether the file has the ratio already."""
@@ -98,7 +96,7 @@ class KeepRatioSweep:
     def cost(self) -> DetectorCost | None:
         """What an image costs; None for a detector that the formula does not serve."""
         try:
-            return DetectorCost(self._counted)
+            return inference_cost(self.evaluation.model)
         except ValueError as error:
             logger.warning("GFLOPs are left out: %s", error)
             return None
@@ -161,6 +159,7 @@ class KeepRatioSweep:
                 disturbed += compared.disturbed
         self.report["latency"] = {
             "num_images": len(samples),
+            "machine": describe_machine(device),
             "threads": torch.get_num_threads(),
             "note": watch.note,
             "rejected_blocks": rejected,
@@ -172,10 +171,14 @@ class KeepRatioSweep:
         return found
 
     def has_latency(self, ratios: Sequence[KeepRatio], num_images: int) -> bool:
-        """Whether the file has times of these ratios, taken together over so many images."""
+        """Whether the file has times of these ratios, taken together over so many images.
+
+        Those of another machine, device or number of threads are none.
+        """
         known = self.report["latency"]
         return (
             known is not None
+            and same_machine(known.get("machine", {}), self.report["machine"])
             and known["num_images"] == min(num_images, self.evaluation.num_images)
             and known["milliseconds"].keys() >= {str(ratio) for ratio in ratios}
         )
@@ -203,12 +206,11 @@ def _stored_report(file: Path, settings: Record) -> Record:
         return {"settings": settings, "machine": {}, "points": {}, "latency": None}
     try:
         report: Record = json.loads(file.read_text(encoding="utf-8"))
-        known = report["settings"]
-        complete = isinstance(report["points"], dict) and "latency" in report
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as a sweep ({error}); remove it") from error
-    if not complete:
+    if not _is_sweep(report):
         raise UserError(f"{file} is no sweep; remove it or give another --output")
+    known = report["settings"]
     different = [key for key in settings | known if settings.get(key) != known.get(key)]
     if different:
         changes = ", ".join(f"{k} {known.get(k)!r} -> {settings.get(k)!r}" for k in different)
@@ -217,6 +219,18 @@ def _stored_report(file: Path, settings: Record) -> Record:
             "--restart to replace it"
         )
     return report
+
+
+def _is_sweep(report: Any) -> bool:
+    """Whether the content of a file is what a sweep keeps: whether it can be shown and compared."""
+    try:
+        sweep_page(report, "")
+        latency = report["latency"]
+        complete = latency is None or {"num_images", "milliseconds"} <= latency.keys()
+        settings, machine = report["settings"], (latency or {}).get("machine", {})
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return False
+    return complete and isinstance(settings, dict) and isinstance(machine, dict)
 
 
 def image_gflops(cost: DetectorCost, images: Sequence[ImageSparsity]) -> Record:

@@ -42,9 +42,7 @@ class ObjectBoxes:
     @staticmethod
     def of(rows: Iterable[tuple[Sequence[float], float]]) -> ObjectBoxes:
         """Gives the objects with these boxes (x, y, width, height) and areas."""
-        usable = [
-            (box, area) for box, area in rows if box is not None and box[2] > 0 and box[3] > 0
-        ]
+        usable = [(box, area) for box, area in rows if box[2] > 0 and box[3] > 0]
         boxes = np.array([box for box, _ in usable], dtype=np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         return ObjectBoxes(boxes, np.array([area for _, area in usable], dtype=np.float64))
@@ -69,23 +67,36 @@ def objects_by_image(dataset_name: str) -> dict[Any, ObjectBoxes]:
         dataset_name: A registered name.
 
     Returns:
-        Objects by image id; images without annotation may be missing.
+        Objects by image id; images without annotation may be missing. An annotation without box is
+        none.
+
+    Raises:
+        ValueError: A box is not four numbers; the message names file and annotation.
     """
     json_file = MetadataCatalog.get(dataset_name).get("json_file")
     if json_file is None:
         return _of_dicts(DatasetCatalog.get(dataset_name))
     with PathManager.open(json_file, "r") as stream:
         content = json.load(stream)
-    return _of_coco_json(content.get("annotations", ()))
+    return _of_coco_json(content.get("annotations", ()), str(json_file))
 
 
-def _of_coco_json(annotations: Iterable[Mapping[str, Any]]) -> dict[Any, ObjectBoxes]:
+def _of_coco_json(annotations: Iterable[Mapping[str, Any]], file: str) -> dict[Any, ObjectBoxes]:
     rows: dict[Any, list[tuple[Sequence[float], float]]] = {}
-    for annotation in annotations:
-        if not annotation.get("iscrowd", 0):
-            box = annotation["bbox"]
-            area = float(annotation.get("area", box[2] * box[3]))
-            rows.setdefault(annotation["image_id"], []).append((box, area))
+    for index, annotation in enumerate(annotations):
+        box = annotation.get("bbox")
+        if box is None or annotation.get("iscrowd", 0):
+            continue
+        try:
+            _, _, width, height = (float(value) for value in box)
+            area = annotation.get("area")
+            area = width * height if area is None else float(area)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{file}: annotation {annotation.get('id', index)} has the box {box!r} and the "
+                f"area {annotation.get('area')!r}, expected numbers (x, y, width, height)"
+            ) from error
+        rows.setdefault(annotation["image_id"], []).append((box, area))
     return {image: ObjectBoxes.of(entries) for image, entries in rows.items()}
 
 
@@ -94,7 +105,7 @@ def _of_dicts(records: Iterable[Mapping[str, Any]]) -> dict[Any, ObjectBoxes]:
     for record in records:
         entries = rows.setdefault(record["image_id"], [])
         for annotation in record.get("annotations", ()):
-            if not annotation.get("iscrowd", 0):
+            if annotation.get("bbox") is not None and not annotation.get("iscrowd", 0):
                 mode = BoxMode(annotation["bbox_mode"])
                 box = BoxMode.convert(list(annotation["bbox"]), mode, BoxMode.XYWH_ABS)
                 entries.append((box, float(box[2] * box[3])))

@@ -202,9 +202,10 @@ def _by_object(
     if not len(one.objects.areas):
         return []
     tokens = tokens_on_objects(one.objects, one.level_sizes, one.original_size)
+    kept, kept_by_other = one.kept, other.kept
     found = []
     for size, on_object in zip(one.objects.size_indices.tolist(), tokens, strict=True):
-        a, b = one.kept[on_object], other.kept[on_object]
+        a, b = kept[on_object], kept_by_other[on_object]
         found.append((size, Overlap.of(a, b), bool(a.any()), bool(b.any())))
     return found
 

@@ -9,19 +9,39 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..engine.checkpoint_file import replacing
 from ..structures import Size
 from .objects import Bools, ObjectBoxes
 
 _FORMAT = "sparse_detr kept tokens, version 1"
+# What the readers of archives, of their compression and of arrays raise on damaged bytes.
+_UNREADABLE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +53,8 @@ class StoredSelection:
         file_name: Of the image; empty where unknown.
         level_sizes: L pairs (rows, columns) of cells that the image covers.
         original_size: (height, width) of the original image, pixels.
-        kept: (N,) True on tokens that any encoder layer updates.
+        packed: (ceil(N / 8),) one bit per token, set on those that any encoder layer updates; a
+            data set of them fits into memory.
         objects: The annotated objects.
     """
 
@@ -41,8 +62,37 @@ class StoredSelection:
     file_name: str
     level_sizes: tuple[Size, ...]
     original_size: Size
-    kept: Bools
+    packed: npt.NDArray[np.uint8]
     objects: ObjectBoxes
+
+    @classmethod
+    def of(
+        cls,
+        image_id: Any,
+        file_name: str,
+        level_sizes: tuple[Size, ...],
+        original_size: Size,
+        kept: Bools,
+        objects: ObjectBoxes,
+    ) -> StoredSelection:
+        """Gives the kept tokens of an image from a mask; see the attributes.
+
+        Args:
+            image_id: Of the data set.
+            file_name: Of the image.
+            level_sizes: L pairs (rows, columns).
+            original_size: (height, width), pixels.
+            kept: (N,) True on tokens that any encoder layer updates.
+            objects: The annotated objects.
+        """
+        packed = np.packbits(kept)
+        return cls(image_id, file_name, level_sizes, original_size, packed, objects)
+
+    @property
+    def kept(self) -> Bools:
+        """(N,) True on tokens that any encoder layer updates."""
+        num_tokens = sum(rows * columns for rows, columns in self.level_sizes)
+        return np.unpackbits(self.packed, count=num_tokens).astype(bool)
 
 
 def save_selections(selections: Iterable[StoredSelection], path: str | os.PathLike[str]) -> Path:
@@ -67,9 +117,7 @@ def save_selections(selections: Iterable[StoredSelection], path: str | os.PathLi
             file_names=np.array([entry.file_name for entry in entries], dtype=np.str_),
             level_sizes=np.array([entry.level_sizes for entry in entries], dtype=np.int32),
             original_sizes=np.array([entry.original_size for entry in entries], dtype=np.int32),
-            kept=np.concatenate(
-                [np.zeros(0, np.uint8), *(np.packbits(entry.kept) for entry in entries)]
-            ),
+            kept=np.concatenate([np.zeros(0, np.uint8), *(entry.packed for entry in entries)]),
             object_counts=np.array([len(of_image) for of_image in boxes], dtype=np.int32),
             boxes_xyxy=np.concatenate([np.zeros((0, 4)), *boxes]),
             areas=np.concatenate([np.zeros(0), *(entry.objects.areas for entry in entries)]),
@@ -95,10 +143,10 @@ def load_selections(path: str | os.PathLike[str]) -> dict[Any, StoredSelection]:
             if str(content["format"]) != _FORMAT:
                 raise ValueError(f"its format is {str(content['format'])!r}")
             return _unpacked({name: content[name] for name in content.files})
-    except (ValueError, KeyError, IndexError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise ValueError(
-            f"{file} cannot be read as kept tokens ({error}); expected a file that an evaluation "
-            "with dataloader.sparsity_evaluator.store_selections=true wrote"
+            f"{file} cannot be read as kept tokens ({type(error).__name__}: {error}); expected a "
+            "file that an evaluation with dataloader.sparsity_evaluator.store_selections=true wrote"
         ) from error
 
 
@@ -119,7 +167,7 @@ def _unpacked(content: dict[str, Any]) -> dict[Any, StoredSelection]:
             file_name=str(content["file_names"][index]),
             level_sizes=sizes,
             original_size=(height, width),
-            kept=np.unpackbits(packed, count=num_tokens).astype(bool),
+            packed=packed.astype(np.uint8, casting="safe"),
             objects=ObjectBoxes(
                 content["boxes_xyxy"][rows : rows + count], content["areas"][rows : rows + count]
             ),

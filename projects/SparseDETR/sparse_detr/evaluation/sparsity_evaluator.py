@@ -17,7 +17,13 @@ from typing import Any
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from .image_sparsity import ImageSparsity, dataset_figures, without_repetitions
+from .image_sparsity import (
+    ImageSparsity,
+    dataset_figures,
+    each_once,
+    plain_id,
+    without_repetitions,
+)
 from .objects import NO_OBJECTS, OBJECT_SIZES, ObjectBoxes, objects_by_image
 from .selection_file import StoredSelection, save_selections
 from .token_use import TOKEN_USE, TokenUse
@@ -95,8 +101,9 @@ class SparsityEvaluator(DatasetEvaluator):
                     f"outputs lack {TOKEN_USE!r}, which the sparsity evaluator needs; evaluate "
                     "sparse_detr.evaluation.WithTokenUse(model) instead of the model"
                 )
-            objects = self._objects.get(item["image_id"], NO_OBJECTS)
-            self._images.append(ImageSparsity.of(item["image_id"], use, objects))
+            image_id = plain_id(item["image_id"])
+            objects = self._objects.get(image_id, NO_OBJECTS)
+            self._images.append(ImageSparsity.of(image_id, use, objects))
             if self.store_selections and use.kept_by_any is not None:
                 self._selections.append(_stored(item, use, objects))
 
@@ -130,8 +137,7 @@ class SparsityEvaluator(DatasetEvaluator):
             logger.warning("The model selects no tokens, so no selection is stored")
             return
         assert self.output_dir is not None
-        by_id = {str(entry.image_id): entry for entry in selections}
-        ordered = [by_id[key] for key in sorted(by_id)]
+        ordered = each_once(selections)
         path = save_selections(ordered, Path(self.output_dir) / SELECTION_FILE)
         logger.info("Kept tokens of %d images: %s", len(ordered), path)
 
@@ -139,8 +145,8 @@ class SparsityEvaluator(DatasetEvaluator):
 def _stored(item: Mapping[str, Any], use: TokenUse, objects: ObjectBoxes) -> StoredSelection:
     kept = use.kept_by_any
     assert kept is not None
-    return StoredSelection(
-        image_id=item["image_id"],
+    return StoredSelection.of(
+        image_id=plain_id(item["image_id"]),
         file_name=str(item.get("file_name", "")),
         level_sizes=use.level_sizes,
         original_size=use.original_size,

@@ -69,9 +69,11 @@ def sweep_page(report: Mapping[str, Any], picture: str) -> str:
     lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in settings.items()]
     lines += [f"- {line}" for line in machine_lines(report["machine"])]
     if latency is not None:
+        machine = latency.get("machine", report["machine"])
         lines.append(
             f"- ms: one image per call, median over {latency['num_images']} images with the fastest"
-            f" and the slowest image, all ratios in turn; {latency['threads']} threads; "
+            f" and the slowest image, all ratios in turn; {latency['threads']} threads, "
+            f"{machine.get('device')}, {machine.get('processor')}; "
             f"{latency['note']}; {latency['disturbed_blocks']} disturbed blocks were taken"
         )
     lines += [

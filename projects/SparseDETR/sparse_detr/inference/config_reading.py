@@ -36,11 +36,41 @@ def config_tree(
     return load_config(config, overrides)
 
 
+def run_config(
+    config: str | os.PathLike[str], overrides: Sequence[str], device: str | None = None
+) -> DictConfig:
+    """Gives the tree of a run: a model with its data and ``train``.
+
+    Args:
+        config: Name or file of the config.
+        overrides: Changes to it.
+        device: Sets ``train.device``, whatever the overrides say; None leaves that.
+
+    Raises:
+        ConfigError: The config cannot be found or read, or an override is wrong.
+        UserError: It is no config of a run.
+    """
+    tree = load_config(config, overrides)
+    for key in ("model", "dataloader", "train"):
+        if key not in tree:
+            raise UserError(
+                f"the config {os.fspath(config)} has no key {key!r}; use the config of a run"
+            )
+    if device is not None:
+        tree.train.device = device
+    return tree
+
+
+def device_of(config: DictConfig, device: str | None) -> str:
+    """Gives the device to use: the one asked for, else ``train.device``, else "auto"."""
+    return device or str(OmegaConf.select(config, "train.device", default="auto"))
+
+
 def weights_file(
     config: DictConfig,
     weights: str | os.PathLike[str] | None,
     overrides: Sequence[str],
-    untrained: bool,
+    untrained: bool | None,
 ) -> str | None:
     """Gives the checkpoint that a predictor loads; None for an untrained one.
 
@@ -48,7 +78,7 @@ def weights_file(
         config: The tree.
         weights: The file that was asked for, or None for the run's own.
         overrides: The overrides of this call.
-        untrained: Whether the initial weights were asked for.
+        untrained: Whether the initial weights were asked for; None where they cannot be.
 
     Raises:
         UserError: There is no checkpoint, or one was given where none is wanted.
@@ -63,10 +93,12 @@ def weights_file(
     if not found:
         output = OmegaConf.select(config, "train.output_dir")
         where = f"; {output} holds no checkpoint" if output else ""
-        raise UserError(
-            f"no weights: give --weights FILE (in Python weights=FILE){where}. --untrained "
-            "(untrained=True) keeps the initial ones, which detect nothing"
+        initial = (
+            ""
+            if untrained is None
+            else ". --untrained (untrained=True) keeps the initial ones, which detect nothing"
         )
+        raise UserError(f"no weights: give --weights FILE (in Python weights=FILE){where}{initial}")
     logger.info("Taking the weights of %s", found)
     return found
 

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 ImageInput: TypeAlias = "str | os.PathLike[str] | Image.Image | npt.NDArray[Any] | Tensor"
 """A file, a Pillow image, an array (height, width, 3) or a tensor (3, height, width), in RGB."""
 
+# Resizing that interpolates leaves the range by rounding.
+_ROUNDING = 1e-3
 _MORE_THAN_8_BITS = ("I", "F")
 _ARRAY = "an image as an array is (height, width) or (height, width, channels) with"
 _TENSOR = "an image as a tensor is (height, width) or (channels, height, width) with"
@@ -33,8 +35,8 @@ def read_rgb(image: ImageInput) -> npt.NDArray[np.uint8]:
 
     Files and Pillow images are read as Detectron2 reads files: turned as their EXIF data say, a
     palette looked up, alpha dropped. Arrays and tensors of integers hold 0 to 255, those of
-    floating point 0 to 1, which is rounded to 8 bits; one channel is shown as grey and a fourth
-    one (alpha) dropped.
+    floating point 0 to 1 (give or take rounding), which become 8 bits; one channel is shown as
+    grey and a fourth one (alpha) dropped.
 
     Args:
         image: A file, a Pillow image, an array (height, width[, 1, 3 or 4]) or a tensor
@@ -106,18 +108,24 @@ def _as_bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Gives the values as 0 to 255, whatever the shape."""
     if array.dtype == np.uint8 or array.size == 0:
         return array.astype(np.uint8, copy=False)
+    if array.dtype.kind == "b":
+        raise BadSampleError(
+            "an image must hold numbers, got a mask of truth values; as black and white it is "
+            "mask.astype('uint8') * 255 or mask.to(torch.uint8) * 255"
+        )
     if array.dtype.kind not in "iuf":
         raise BadSampleError(f"an image must hold numbers, got {array.dtype}")
     lowest, highest = array.min(), array.max()
     if array.dtype.kind == "f":
         # The comparison is false for NaN.
-        if not (lowest >= 0 and highest <= 1):
+        if not (lowest >= -_ROUNDING and highest <= 1 + _ROUNDING):
             raise BadSampleError(
                 "an image of floating point numbers must be in 0 to 1, got values from "
-                f"{lowest:g} to {highest:g}; an image in 0 to 255 must be uint8 "
+                f"{lowest:.6g} to {highest:.6g}; an image in 0 to 255 must be uint8 "
                 "(image.astype('uint8') or image.to(torch.uint8))"
             )
-        return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+        scaled: npt.NDArray[np.float64] = array.astype(np.float64).clip(0, 1) * 255
+        return np.rint(scaled).astype(np.uint8)
     if lowest < 0 or highest > 255:
         raise BadSampleError(
             f"an image of integers must be in 0 to 255, got values from {lowest} to {highest}; "

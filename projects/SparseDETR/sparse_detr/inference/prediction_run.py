@@ -34,7 +34,7 @@ class RunOptions:
         output_dir: Folder of pictures and videos; None writes none.
         json_file: File of the results in COCO's format; None writes none.
         image_ids: Ids of the images by name or base name; None takes numbers from the file names
-            where they are numbers, else counts from 1.
+            where all are numbers, else counts from 1; frames of videos are counted behind them.
         every: Of a video each frame whose number is a multiple is looked at; those between are
             drawn with the boxes of the last one.
         scale: Size of the pictures in sizes of the images.
@@ -85,7 +85,8 @@ class PredictionRun:
         self._ids = image_ids_of(ordered, options.image_ids)
         self._say = say
         self._records: list[dict[str, Any]] = []
-        self._num_images = 0
+        # Frames of videos have numbers that no image has.
+        self._next_frame_id = 1 + max(self._ids, default=0)
 
     def targets(self) -> list[Path]:
         """Gives all the files that the run writes."""
@@ -126,7 +127,7 @@ class PredictionRun:
         paths = (file.path for file in files)
         for found in self.predictor.stream(paths, on_bad_image=leave_out):
             file = files[found.index]
-            self._record(found, file, self._ids[found.index] if self._ids else None)
+            self._record(found, file, self._ids[found.index])
             written = ""
             if self._targets is not None:
                 target = found.save(self._targets[found.index], self.options.scale)
@@ -165,7 +166,8 @@ class PredictionRun:
         number = -1
         for number, (frame, found, is_new) in enumerate(self._detected(video)):
             if is_new:
-                self._record(found, file, None, number)
+                self._record(found, file, self._next_frame_id, number)
+                self._next_frame_id += 1
             if writer is not None:
                 writer.write(found.draw(self.options.scale, frame))
             now = time.monotonic()
@@ -191,17 +193,15 @@ class PredictionRun:
             yield frame, last, is_new
 
     def _record(
-        self, found: Detections, file: InputFile, image_id: int | None, frame: int | None = None
+        self, found: Detections, file: InputFile, image_id: int, frame: int | None = None
     ) -> None:
         """Keeps the detections for the json file."""
-        self._num_images += 1
         if self.options.json_file is None:
             return
         extra: dict[str, Any] = {"file_name": file.name.as_posix()}
         if frame is not None:
             extra["frame"] = frame
-        chosen = self._num_images if image_id is None else image_id
-        self._records += [{**record, **extra} for record in found.to_coco(chosen)]
+        self._records += [{**record, **extra} for record in found.to_coco(image_id)]
 
     def _leave_out(self, problem: str) -> None:
         self.problems.append(problem)
@@ -220,23 +220,24 @@ def _readable(video: VideoFile) -> Iterator[Frame]:
         raise _UnreadableVideoError(str(error)) from error
 
 
-def image_ids_of(files: Sequence[InputFile], by_name: Mapping[str, int] | None) -> list[int] | None:
+def image_ids_of(files: Sequence[InputFile], by_name: Mapping[str, int] | None) -> list[int]:
     """Gives the id of each image for results in COCO's format.
 
     Args:
-        files: All files of the run.
-        by_name: Ids by name or base name, or None.
+        files: All files of the run, images first.
+        by_name: Ids by name or base name; None takes the numbers that all images are named with,
+            else the positions from 1, those of unreadable images included.
 
     Returns:
-        Ids; None where the images are to be counted.
+        Ids of the images that are no videos.
 
     Raises:
         UserError: ``by_name`` lacks an image, or there are videos beside it.
     """
     if by_name is None:
-        stems = [file.name.stem for file in files]
+        stems = [file.name.stem for file in files if not file.is_video]
         numbers = [int(stem) for stem in stems if stem.isdecimal()]
-        return numbers if len(set(numbers)) == len(files) else None
+        return numbers if len(set(numbers)) == len(stems) else list(range(1, len(stems) + 1))
     ids = []
     for file in files:
         found = by_name.get(file.name.as_posix(), by_name.get(file.name.name))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from detectron2.utils.logger import log_first_n
 
+from ..engine.errors import UserError
 from ..structures import FeatureTokens, KeptTokens, Size
 from .keep_ratio import (
     HIGHEST,
@@ -27,8 +28,23 @@ from .ranked_tokens import RankedTokens
 if TYPE_CHECKING:
     from ..meta_arch import TransformerDetector
 
-# From (height, width) of an image, pixels, its tokens and how many of them are kept.
-Cost: TypeAlias = Callable[[Size, int, int], float]
+
+@dataclass(frozen=True)
+class Cost:
+    """What a detector costs for an image.
+
+    Attributes:
+        of: From (height, width) of an image, pixels, its tokens and how many of them are kept.
+        rises_from: From (height, width) the numbers of kept tokens at which the cost may fall;
+            between two of them it rises.
+    """
+
+    of: Callable[[Size, int, int], float]
+    rises_from: Callable[[Size], tuple[int, ...]] = lambda image_size: ()
+
+
+class UncountableError(UserError, ValueError):
+    """What the detector costs is not known beforehand; the message says what to give instead."""
 
 
 class Budget(KeepRatio):
@@ -83,9 +99,16 @@ class Budget(KeepRatio):
 
     def _count(self, cost: Cost, image_size: Size, valid: int) -> int:
         lowest, highest = (min(kept_count(valid, r), valid) for r in (self.lowest, self.highest))
-        if cost(image_size, valid, highest) <= self.limit:
+        if cost.of(image_size, valid, highest) <= self.limit:
             return highest
-        if cost(image_size, valid, lowest) > self.limit:
+        found = most_within(
+            lambda kept: cost.of(image_size, valid, kept),
+            self.limit,
+            lowest,
+            highest - 1,
+            cost.rises_from(image_size),
+        )
+        if cost.of(image_size, valid, found) > self.limit:
             log_first_n(
                 logging.WARNING,
                 f"keep_ratio {str(self)!r}: some images cost more even with the lowest bound, "
@@ -93,14 +116,42 @@ class Budget(KeepRatio):
                 name=__name__,
                 key="message",
             )
-            return lowest
-        while highest - lowest > 1:  # the cost grows with the kept tokens
-            middle = (lowest + highest) // 2
-            if cost(image_size, valid, middle) <= self.limit:
-                lowest = middle
-            else:
-                highest = middle
-        return lowest
+        return found
+
+
+def most_within(
+    cost: Callable[[int], float],
+    limit: float,
+    lowest: int,
+    highest: int,
+    rises_from: Sequence[int] = (),
+) -> int:
+    """Gives the greatest number up to ``highest`` whose cost is within a limit.
+
+    Args:
+        cost: Cost of a number; it grows with the number, but at ``rises_from``.
+        limit: What it may cost.
+        lowest: What is given where nothing above it is within the limit.
+        highest: The greatest number that is wanted.
+        rises_from: Numbers at which the cost may be less than that of the number before.
+    """
+    starts = sorted({lowest, *(start for start in rises_from if lowest < start <= highest)})
+    for start in reversed(starts):
+        if cost(start) <= limit:
+            return _last_within(cost, limit, start, highest)
+        highest = start - 1
+    return lowest
+
+
+def _last_within(cost: Callable[[int], float], limit: float, within: int, highest: int) -> int:
+    """The greatest number up to ``highest`` that is within the limit, by halving."""
+    while within < highest:
+        middle = (within + highest + 1) // 2
+        if cost(middle) <= limit:
+            within = middle
+        else:
+            highest = middle - 1
+    return within
 
 
 @dataclass(frozen=True)
@@ -130,11 +181,26 @@ class GflopBudget(Budget):
         return self.gflops * 1e9
 
     def cost_of(self, detector: TransformerDetector) -> Cost:
-        """Multiply-adds, as counted."""
-        from .flop_prediction import prediction_of  # takes a while to import
+        """Multiply-adds, as counted.
 
-        total = prediction_of(detector).total
-        return lambda image_size, num_tokens, kept: total(image_size, kept)
+        Raises:
+            UncountableError: They cannot be told without running the detector on each image.
+        """
+        from ..analysis import inference_cost  # it imports the detectors
+
+        try:
+            known = inference_cost(detector)
+        except ValueError as error:
+            raise UncountableError(
+                f"keep_ratio {str(self)!r} cannot be followed with this detector, whose GFLOPs "
+                f"cannot be told beforehand ({error}); give a share of the tokens, such as 0.3, or "
+                "latency:MILLISECONDS"
+            ) from error
+
+        def cost(image_size: Size, num_tokens: int, kept: int) -> float:
+            return known.flops(image_size, min(kept, known.tokens(image_size)))
+
+        return Cost(cost, known.rises_from)
 
 
 @dataclass(frozen=True)
@@ -176,7 +242,7 @@ class LatencyBudget(Budget):
         from .latency import find_calibration  # only read where a latency is asked for
 
         predict = find_calibration(detector, self.calibration).milliseconds
-        return lambda image_size, num_tokens, kept: predict(num_tokens, kept)
+        return Cost(lambda image_size, num_tokens, kept: predict(num_tokens, kept))
 
 
 def _set_checked(budget: Budget, name: str, value: Any, lowest: float, highest: float) -> None:

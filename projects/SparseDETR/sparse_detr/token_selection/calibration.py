@@ -22,7 +22,8 @@ import torch
 from ..benchmarking.blocks import run_block_for
 from ..benchmarking.disturbance import DisturbanceWatch
 from ..benchmarking.timing import Call, Timer, TimingPlan
-from ..engine.errors import EXIT_OK, EXIT_USAGE, UserError, user_errors
+from ..engine.errors import user_errors
+from ..engine.tool_program import add_device_option, run_tool, tool_parser
 from ..structures import Size
 from .keep_ratio import check_keep_ratio, kept_count
 from .latency import (
@@ -38,6 +39,14 @@ from .latency import (
 if TYPE_CHECKING:
     from ..meta_arch import TransformerDetector
 
+EXAMPLES = """
+examples:
+  the usual sizes and ratios, kept where a latency budget looks for them
+    calibration --config-file sparse_detr/sparse_detr_r50_rho10_50ep
+  images and ratios of your own, with four threads
+    calibration --config-file quickstart --threads 4 --sizes 480x640 600x800 \\
+        --keep-ratios 0.1 0.3 1 model.num_classes=91 --output latency.json
+"""
 SIZES: tuple[Size, ...] = ((480, 640), (640, 853), (800, 1066))
 RATIOS = (0.01, 0.1, 0.2, 0.3, 0.5, 1.0)
 PLAN = TimingPlan(rounds=5, block_seconds=0.3, warmup_calls=1, patience_seconds=20.0)
@@ -100,33 +109,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Of the command line; None takes the program's own.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
+    return run_tool(lambda: _measure(options))
+
+
+def _measure(options: argparse.Namespace) -> None:
+    """Measures the detector of a command line and keeps its calibration."""
     # Imported after the command line is checked: Detectron2 takes seconds.
     from ..config.loading import load_config
-    from ..config.overrides import ConfigError
     from ..inference import build_model_for_inference
+    from ..inference.config_reading import device_of
 
     if options.threads:
         torch.set_num_threads(options.threads)
     file = options.output or default_file()
-    try:
-        config = load_config(options.config_file, options.overrides)
-        detector = build_model_for_inference(
-            config, None, options.device, optimize=options.optimize
-        )
-        with user_errors("calibration", ValueError), user_errors(f"--output {file}", OSError):
-            made = calibrate(detector, options.sizes, options.keep_ratios, tell=_tell)
-            add_calibration(made, file)
-    except (UserError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+    config = load_config(options.config_file, options.overrides)
+    detector = build_model_for_inference(
+        config, None, device_of(config, options.device), optimize=options.optimize
+    )
+    with user_errors("calibration", ValueError), user_errors(f"--output {file}", OSError):
+        made = calibrate(detector, options.sizes, options.keep_ratios, tell=_tell)
+        add_calibration(made, file)
     disturbed = sum(record["disturbed_blocks"] for record in made.measurements)
     if disturbed:
         _tell(f"other programs disturbed {disturbed} of the measured blocks; better measure again")
     _tell(f"lines differ from the measurements by at most {100 * made.largest_error:.1f} %")
     _tell(f"kept in {file}; use it with model.keep_ratio=latency:MILLISECONDS"
           + ("" if options.output is None else f",{file}"))  # fmt: skip
-    return EXIT_OK
 
 
 def _tell(line: str) -> None:
@@ -136,14 +145,11 @@ def _tell(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     from ..analysis.image_sizes import image_size  # the detectors, which import this package
 
-    parser = argparse.ArgumentParser(
-        prog=COMMAND,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser(__doc__, EXAMPLES)
+    parser.prog = COMMAND
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE_OR_NAME", help="as train_net.py takes it")
-    add("--device", default="auto", help='"auto", "cpu", "cuda" or "cuda:N" (default: auto)')
+    add_device_option(add)
     add("--threads", type=int, help="CPU threads (default: as torch is set)")
     add("--optimize", choices=("exact", "bfloat16-backbone", "bfloat16"), metavar="PRECISION",
         help="measure the detector that optimize_for_inference gives")  # fmt: skip

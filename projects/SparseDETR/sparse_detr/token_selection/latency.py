@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,8 +79,17 @@ class Calibration:
 
     def is_of(self, model: dict[str, Any], machine: dict[str, Any]) -> bool:
         """Whether this was measured with that detector on that machine."""
-        same = all(self.machine.get(key) == machine.get(key) for key in _MACHINE_KEYS)
-        return self.model == model and same
+        return self.model == model and same_machine(self.machine, machine)
+
+
+def same_machine(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether times of two machines can be compared: device, processor and threads are the same.
+
+    Args:
+        one: Of :func:`machine_key`.
+        other: Of :func:`machine_key`.
+    """
+    return all(one.get(key) == other.get(key) for key in _MACHINE_KEYS)
 
 
 def fitted_lines(times: dict[float, Sequence[tuple[int, float]]]) -> tuple[tuple[Line, ...], float]:
@@ -114,14 +123,27 @@ def default_file() -> Path:
 
 
 def model_key(detector: TransformerDetector) -> dict[str, Any]:
-    """What tells detectors apart that differ in time: shapes, type and optimisation.
+    """What tells detectors apart that differ in time: structure, type and optimisation.
 
     Args:
         detector: The detector.
     """
     source: TransformerDetector = getattr(detector, "structure", detector)
     weights = [(name, list(t.shape), str(t.dtype)) for name, t in source.named_parameters()]
-    text = json.dumps([weights, source.heads.num_decoder_layers, source.pad_before_backbone])
+    maps = source.backbone.output_shape()  # type: ignore[operator]  # a Detectron2 backbone
+    strides = {name: shape.stride for name, shape in maps.items()}
+    orders = [getattr(part, "project_after_sampling", None) for part in source.modules()]
+    text = json.dumps(
+        [
+            weights,
+            repr(source),
+            strides,
+            orders,
+            source.heads.num_decoder_layers,
+            source.pad_before_backbone,
+            source.postprocess.max_detections,
+        ]
+    )
     return {
         "shapes": hashlib.sha256(text.encode()).hexdigest()[:16],
         "optimization": getattr(detector, "optimization", None),

@@ -6,14 +6,13 @@ Role in the flow: the input of the programs that draw.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import instantiate
 from omegaconf import DictConfig
 
 from ..data.datasets import load_dataset
-from ..engine.errors import UserError, user_errors
+from ..engine.errors import user_errors
 from ..inference.input_files import find_input_files
 
 _OF_A_DATASET = 10
@@ -69,28 +68,3 @@ def chosen_records(
     if paths is not None:
         return image_records(paths)[:limit]
     return dataset_records(config, dataset)[: limit or _OF_A_DATASET]
-
-
-def split_inputs(
-    inputs: Sequence[str] | None, overrides: Sequence[str]
-) -> tuple[list[str] | None, list[str]]:
-    """Gives paths and overrides apart: in ``--input a.jpg key=value`` argparse cannot tell.
-
-    Args:
-        inputs: What followed ``--input``, or None.
-        overrides: The other words.
-
-    Returns:
-        The paths, or None; and the overrides with the words of ``inputs`` that have a "=" and
-        name no file.
-
-    Raises:
-        UserError: There is no path.
-    """
-    if inputs is None:
-        return None, list(overrides)
-    more = [text for text in inputs if "=" in text and not Path(text).exists()]
-    paths = [text for text in inputs if text not in more]
-    if not paths:
-        raise UserError("--input has no path before the key=value arguments")
-    return paths, [*overrides, *more]

@@ -59,14 +59,6 @@ def class_name(class_id: int, class_names: Sequence[str] | None) -> str:
     return f"class {class_id}"
 
 
-def class_label(class_id: int, class_names: Sequence[str] | None) -> str:
-    """Gives the text that matplotlib writes as the name of a class.
-
-    A dollar sign is escaped, as matplotlib would read a formula between two of them.
-    """
-    return class_name(class_id, class_names).replace("$", r"\$")
-
-
 def annotations_as_instances(record: Mapping[str, Any]) -> Instances:
     """Gives the ground truth of a data set dictionary in pixels of the original image.
 
@@ -130,7 +122,7 @@ def draw_predictions(
         )
         panels.append(captioned(truth, f"Ground truth: {_counted(len(ground_truth), 'object')}"))
     labels = [
-        f"{class_label(class_id, class_names)} {score:.0%}"
+        f"{class_name(class_id, class_names)} {score:.0%}"
         for class_id, score in zip(shown.pred_classes.tolist(), shown.scores.tolist(), strict=True)
     ]
     drawn = draw_boxes(image, shown.pred_boxes, shown.pred_classes, labels)
@@ -144,7 +136,7 @@ def draw_predictions(
 
 
 def _truth_labels(ground_truth: Instances, class_names: Sequence[str] | None) -> list[str]:
-    labels = [class_label(class_id, class_names) for class_id in ground_truth.gt_classes.tolist()]
+    labels = [class_name(class_id, class_names) for class_id in ground_truth.gt_classes.tolist()]
     if not ground_truth.has("gt_is_crowd"):
         return labels
     crowd = ground_truth.gt_is_crowd.tolist()
@@ -168,7 +160,7 @@ def draw_boxes(
         image: The original image.
         boxes: n boxes in pixels of it.
         classes: (n,) class ids.
-        labels: n texts.
+        labels: n texts, shown as they are.
         size: (height, width) of the picture, pixels; None takes the display size.
 
     Returns:
@@ -181,7 +173,8 @@ def draw_boxes(
         visualiser = _ClearBoxes(resized(image, size))
         visualiser.overlay_instances(
             boxes=scaled,
-            labels=list(labels),
+            # Between two dollar signs matplotlib would read a formula.
+            labels=[label.replace("$", r"\$") for label in labels],
             assigned_colors=[class_colour(class_id) for class_id in classes.tolist()],
         )
         drawn: Picture = np.ascontiguousarray(visualiser.output.get_image())

@@ -11,9 +11,9 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from ...meta_arch import TransformerDetector
+from ...meta_arch.detector_structure import structure_of
 from ...structures import DetectorOutput, FeatureTokens, ImageBatch
 from ...token_selection import KeepRatioLike
-from ...token_selection.flop_prediction import structure_of
 
 
 class OptimizedDetector(TransformerDetector):
@@ -25,7 +25,8 @@ class OptimizedDetector(TransformerDetector):
     loading, saving, copying and moving are refused. Made by :meth:`copy_of`.
 
     Attributes:
-        structure: The detector that this one was made from, without its weights; for counting.
+        structure: The detector that this one was made from, without its weights; for counting and
+            for the latency calibration.
         optimization: How it was optimised, in words.
     """
 
@@ -42,7 +43,7 @@ class OptimizedDetector(TransformerDetector):
         # Not built anew: the parts exist already, and only they know their arguments.
         optimized = cls.__new__(cls)
         optimized.__dict__.update(copy.deepcopy(model).__dict__)
-        # What a budget of GFLOPs counts; not a part, so not set as one.
+        # Not a part, so not set as one.
         optimized.__dict__["structure"] = structure_of(model)
         return optimized.requires_grad_(False)
 

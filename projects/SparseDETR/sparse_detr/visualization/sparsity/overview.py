@@ -14,7 +14,7 @@ from detectron2.structures import Boxes
 
 from ...structures import Size
 from ..panels import MARGIN, Picture, captioned, grid, stacked, text_panel
-from ..predictions import class_label, draw_boxes
+from ..predictions import class_name, draw_boxes
 from .query_panels import query_panels
 from .sparsity_view import SparsityView
 from .token_panels import Frame, Panel, layer_panels, target_panels, token_panels
@@ -63,15 +63,12 @@ def overview(view: SparsityView, options: BoxOptions) -> Picture:
     return stacked(rows)
 
 
-def single_panels(
-    view: SparsityView, options: BoxOptions, num_queries: int = 3
-) -> Iterator[tuple[str, Picture]]:
+def single_panels(view: SparsityView, options: BoxOptions) -> Iterator[tuple[str, Picture]]:
     """Gives every panel of an image by itself, with its caption.
 
     Args:
         view: What to show.
         options: Which boxes are shown, and how they are named.
-        num_queries: How many of the view's queries to show.
 
     Yields:
         The panel's name and its picture.
@@ -81,7 +78,7 @@ def single_panels(
     panels = [_detections(view, frame, options)]
     panels += [panel for row in token_panels(view, frame) for panel in row]
     panels += target_panels(view, frame) + layer_panels(view, frame)
-    for query in view.queries[:num_queries]:
+    for query in view.queries:
         panels += query_panels(view, frame, query, options.class_names)
     for panel in panels:
         yield panel.name, captioned(panel.picture, panel.caption)
@@ -111,7 +108,7 @@ def _detections(view: SparsityView, frame: Frame, options: BoxOptions) -> Panel:
     assert found.scores is not None
     shown = found.scores >= options.score_threshold
     texts = [
-        f"{class_label(class_id, options.class_names)} {score:.0%}"
+        f"{class_name(class_id, options.class_names)} {score:.0%}"
         for class_id, score in zip(
             found.classes[shown].tolist(), found.scores[shown].tolist(), strict=True
         )

@@ -43,7 +43,8 @@ def page_data(view: SparsityView, options: BoxOptions) -> dict[str, Any]:
     found = view.detections
     assert found.scores is not None and found.queries is not None
     size = display_size(*view.image_size, smallest=_SMALLEST)
-    shown = {query.index: position for position, query in enumerate(view.queries)}
+    queries = view.queries + view.other_queries
+    shown = {query.index: position for position, query in enumerate(queries)}
     return {
         "name": view.name,
         "size": list(view.image_size),
@@ -77,7 +78,7 @@ def page_data(view: SparsityView, options: BoxOptions) -> dict[str, Any]:
             _box(view, view.truth, row, options.class_names)
             for row in range(len(view.truth.classes))
         ],
-        "queries": [_query(view, query) for query in view.queries],
+        "queries": [_query(view, query) for query in queries],
     }
 
 

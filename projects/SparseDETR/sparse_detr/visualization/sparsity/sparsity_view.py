@@ -97,6 +97,7 @@ class SparsityView:
         detections: All detections, best first.
         truth: Ground truth, or None where it is not known.
         queries: The queries whose sampling is shown.
+        other_queries: Those whose sampling is known besides.
     """
 
     name: str
@@ -116,6 +117,7 @@ class SparsityView:
     detections: ShownBoxes
     truth: ShownBoxes | None
     queries: tuple[ChosenQuery, ...]
+    other_queries: tuple[ChosenQuery, ...] = ()
 
     @property
     def image_size(self) -> Size:
@@ -142,6 +144,7 @@ def view_sparsity(
     queries: Sequence[QueryChoice],
     truth: Instances | None = None,
     keep_ratio: KeepRatioLike | None = None,
+    others: Sequence[QueryChoice] = (),
 ) -> SparsityView:
     """Gives the sparsity of one image.
 
@@ -149,9 +152,10 @@ def view_sparsity(
         model: The detector, in evaluation mode; one without token selection gives DAM and queries.
         sample: Detectron2's input dict, as the test loader's mapper gives it.
         name: Of the image.
-        queries: Whose sampling to keep.
+        queries: Whose sampling to show.
         truth: ``gt_boxes`` and ``gt_classes`` in pixels of the original image.
         keep_ratio: Keeping ratio of this call; None takes the model's own.
+        others: Whose sampling to keep besides, for a page where a person chooses.
 
     Raises:
         ValueError: The model is in training mode, or an argument does not fit it.
@@ -172,6 +176,9 @@ def view_sparsity(
         found.scores.float().cpu().numpy(),
         found.queries.cpu().numpy(),
     )
+    detected = found.queries.tolist()
+    chosen = queries_of(inspected, detected, queries)
+    known = {query.index for query in chosen}
     scored = _Scored.of(model, output.selection, tokens)
     original = (int(inspected.instances.image_size[0]), int(inspected.instances.image_size[1]))
     return SparsityView(
@@ -193,7 +200,10 @@ def view_sparsity(
         truth=None
         if truth is None
         else ShownBoxes(truth_boxes(truth, inspected.image_size), truth.gt_classes.numpy()),
-        queries=queries_of(inspected, found.queries.tolist(), queries),
+        queries=chosen,
+        other_queries=tuple(
+            q for q in queries_of(inspected, detected, others) if q.index not in known
+        ),
     )
 
 

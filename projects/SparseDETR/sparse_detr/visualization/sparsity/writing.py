@@ -80,14 +80,21 @@ def write_sparsity(
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     of_page = tuple(QueryChoice(rank=rank) for rank in range(_DETECTIONS_OF_PAGE))
-    queries = options.queries + (of_page if options.with_page else ())
     used: set[str] = set()
     pages = []
     for record in records:
         sample = mapper(dict(record))
         file = Path(record["file_name"])
         truth = ground_truth(record, sample)
-        view = view_sparsity(model, sample, file.name, queries, truth, options.keep_ratio)
+        view = view_sparsity(
+            model,
+            sample,
+            file.name,
+            options.queries,
+            truth,
+            options.keep_ratio,
+            of_page if options.with_page else (),
+        )
         name = unused_name(file.stem, used)
         written = []
         if options.with_overview:
@@ -96,7 +103,7 @@ def write_sparsity(
         if options.with_panels:
             folder = output_dir / PANELS_NAME / name
             folder.mkdir(parents=True, exist_ok=True)
-            for panel, picture in single_panels(view, options.boxes, len(options.queries)):
+            for panel, picture in single_panels(view, options.boxes):
                 written.append(save_picture(picture, folder / f"{panel}.png"))
         if options.with_page:
             pages.append(page_data(view, options.boxes))
