@@ -25,7 +25,18 @@ SYSTEMS = (
     "sparse_detr_objectness",
     "sparse_detr_random",
     "single_scale_detr",
+    "detr",
+    "detr_pre_norm_learned",
     "sparse_single_scale_detr",
+    "dino",
+    "sparse_dino",
+    "focus_detr",
+    "focus_deformable_detr",
+    "smca",
+    "smca_multi_scale",
+    "smca_multi_scale_separate",
+    "smca_multi_scale_reconstruction",
+    "pnp_detr",
 )
 
 
@@ -67,13 +78,22 @@ def small_config(system: str = "sparse_detr", **overrides: Any) -> Any:
     model.feature_projection.in_channels = {f"c{i}": 8 for i in range(len(strides))}
     model.hidden_dim = 32
     model.num_classes = 5
-    model.encoder.num_heads = 4
+    # An encoder of convolutions has no heads to share with the decoder.
+    (model.encoder if "num_heads" in model.encoder else model.decoder).num_heads = 4
     model.encoder.num_layers = 3
     model.encoder.feedforward_dim = 48
     model.encoder.dropout = 0.0
     model.decoder.num_layers = 2
     model.query_selection.num_queries = 10
-    if model.keep_ratio is not None:
+    if str(model.keep_ratio).startswith("cascade:"):
+        model.keep_ratio = "cascade:0.5x1,0.6,0.4"
+        model.encoder.num_objects = 6
+    elif model.keep_ratio is not None and "num_pooled" in model.token_selection:
+        model.keep_ratio = 0.3
+        model.token_selection.num_pooled = 4
+        # Drawn anew in every step: a test that compares steps sets its own.
+        model.token_selection.training_ratios = None
+    elif model.keep_ratio is not None:
         model.keep_ratio = 0.3
     for key, value in overrides.items():
         node = model

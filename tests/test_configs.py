@@ -29,6 +29,10 @@ def test_the_published_settings_are_all_there() -> None:
             assert f"sparse_detr/sparse_detr_{backbone}_rho{percent}_50ep" in NAMES
         for variant in ("base", "box_refinement", "two_stage", "topk_queries"):
             assert f"deformable_detr/deformable_detr_{backbone}_{variant}_50ep" in NAMES
+    for backbone in ("r50", "r50_dc5", "r101", "r101_dc5", "swint"):
+        assert f"detr/detr_{backbone}_500ep" in NAMES
+    for epochs in (50, 150, 300):
+        assert f"detr/detr_r50_{epochs}ep" in NAMES
     for variant in ("objectness", "random", "no_auxiliary", "12layers", "12layers_no_auxiliary"):
         assert f"sparse_detr/sparse_detr_r50_rho10_{variant}_50ep" in NAMES
 
@@ -70,11 +74,66 @@ def test_the_name_says_the_keeping_ratio(name: str) -> None:
     assert config.train.output_dir.endswith(Path(name).name)
 
 
+def test_the_published_settings_of_detrs_relatives_are_all_there() -> None:
+    for epochs in (50, 108, 250):
+        assert f"smca/smca_r50_{epochs}ep" in NAMES
+    for variant in ("fixed_scale", "isotropic", "cross_term", "head_shared"):
+        assert f"smca/smca_r50_{variant}_50ep" in NAMES
+    for variant in ("r50", "separate_r50", "separate_7x7_r50", "separate_7x7_r101"):
+        assert f"smca/smca_multi_scale_{variant}_50ep" in NAMES
+    for backbone in ("r50", "r101"):
+        for epochs in (50, 108):
+            assert f"smca/smca_multi_scale_reconstruction_{backbone}_{epochs}ep" in NAMES
+    for backbone in ("r50", "r50_dc5"):
+        assert f"pnp_detr/pnp_detr_{backbone}_500ep" in NAMES
+
+
+RELATIVES = [n for n in NAMES if n.startswith(("smca/", "pnp_detr/")) and n.endswith("ep")]
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_the_name_of_a_relative_of_detr_says_epochs_backbone_and_variant(name: str) -> None:
+    config = load_config(name)
+    epochs = re.search(r"_(\d+)ep$", name)
+    assert epochs is not None and config.schedule.epochs == int(epochs[1])
+    assert config.schedule.milestones[0] < config.schedule.epochs
+    assert (config.optimizer.lr, config.optimizer.lr_backbone) == (1e-4, 1e-5)
+    assert config.train.clip.max_norm == 0.1 and config.optimizer.batch_rule == "none"
+    assert config.train.output_dir.endswith(Path(name).name)
+    model = config.model
+    assert model.backbone.stages.depth == (101 if "r101" in name else 50)
+    assert ("make_dilated_stages" in str(model.backbone.stages._target_)) is ("dc5" in name)
+    if name.startswith("pnp_detr"):
+        assert model.token_selection.num_pooled == (100 if "dc5" in name else 30)
+        return
+    convolves = "ConvolutionEncoder" in str(model.encoder._target_)
+    assert convolves is ("multi_scale" in name and "reconstruction" not in name)
+    assert model.num_levels == len(model.decoder.level_factors)
+    assert (convolves and model.encoder.separate_crossings) is ("separate" in name)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("detr/") and "ep" in n])
+def test_the_name_of_a_detr_says_epochs_backbone_and_stride(name: str) -> None:
+    config = load_config(name)
+    epochs = re.search(r"_(\d+)ep$", name)
+    assert epochs is not None and config.schedule.epochs == int(epochs[1])
+    assert (config.optimizer.lr, config.optimizer.lr_backbone) == (1e-4, 1e-5)
+    assert config.train.clip.max_norm == 0.1 and config.optimizer.weight_decay == 1e-4
+    assert config.train.output_dir.endswith(Path(name).name)
+    if "swint" in name:
+        return
+    stages = config.model.backbone.stages
+    assert stages.depth == (101 if "r101" in name else 50)
+    assert ("make_dilated_stages" in str(stages._target_)) is ("dc5" in name)
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if "swint" in n])
 def test_swin_configs_build_swin(name: str) -> None:
     config = load_config(name)
     assert "SwinBackbone" in str(config.model.backbone._target_)
-    assert list(config.model.feature_projection.in_channels) == ["stage1", "stage2", "stage3"]
+    single = config.model.num_levels == 1
+    expected = ["stage3"] if single else ["stage1", "stage2", "stage3"]
+    assert list(config.model.feature_projection.in_channels) == expected
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if "rho" in n and "r50" in n])
@@ -104,7 +163,8 @@ def test_a_small_model_trains_a_step_and_predicts(name: str, released: bool) -> 
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
     with torch.no_grad():
         found = [item["instances"] for item in model.eval()(inputs)]
-    assert all(len(instances) == 100 for instances in found)
+    expected = getattr(model.postprocess, "max_detections", 100)
+    assert all(len(instances) == expected for instances in found)
 
 
 def test_one_key_sets_every_switch_of_the_released_behaviour() -> None:

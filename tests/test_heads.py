@@ -105,3 +105,29 @@ def test_a_first_stage_that_does_not_exist_is_refused():
 def test_no_classes_are_refused():
     with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
         heads(num_classes=0)
+
+
+def test_a_logit_for_no_object_comes_on_top_of_the_classes():
+    module = heads(no_object_logit=True)
+    assert module.num_classes == 3 and module.no_object_logit
+    assert all(stage.class_embed.out_features == 4 for stage in module.stages)
+
+
+def test_detrs_heads_start_as_linear_layers_do():
+    module = heads(two_stage=False, class_prior=None, boxes_start_at_references=False)
+    head = module.decoder(0)
+    for values in (head.class_embed.bias, head.last_box_layer.bias, head.last_box_layer.weight):
+        assert 0 < values.abs().max() <= 1 / math.sqrt(C)
+
+
+def test_the_probability_that_classes_start_with_can_be_set():
+    bias = heads(class_prior=0.2).decoder(0).class_embed.bias
+    torch.testing.assert_close(bias.sigmoid(), torch.full((3,), 0.2))
+
+
+def test_references_are_kept_away_from_the_sides_by_eps():
+    edge = torch.tensor([[0.0, 1.0, 0.5, 0.5]])
+    for eps in (1e-5, 1e-3):
+        head = DetectionHeads(8, 3, 1, two_stage=True, reference_eps=eps).decoder(0)
+        box = head.boxes(torch.zeros(1, 8), edge)[0].detach()
+        assert float(box[0]) == pytest.approx(eps / (1 + eps), rel=1e-3)

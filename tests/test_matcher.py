@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
+from sparse_detr.class_scores import SoftmaxClasses
 from sparse_detr.matcher import BatchObjects, HungarianMatcher
 from sparse_detr.structures import Predictions, Targets
 from stage_outputs import random_predictions, random_targets
@@ -179,3 +180,15 @@ def test_the_number_of_costs_computed_at_once_changes_nothing(pairs, monkeypatch
     expected = HungarianMatcher().prepare(stages, objects).numbers
     monkeypatch.setattr("sparse_detr.matcher._PAIRS_AT_ONCE_ON_CPU", pairs)
     assert torch.equal(HungarianMatcher().prepare(stages, objects).numbers, expected)
+
+
+def test_classes_that_share_a_distribution_cost_their_negative_probability():
+    matcher = HungarianMatcher(class_cost=2.0, class_scores=SoftmaxClasses())
+    plain = HungarianMatcher(class_cost=0.0)
+    predictions, (target,) = random_predictions(1, 6, num_classes=4), random_targets([3])
+    pair = (predictions.logits[0], predictions.boxes_cxcywh[0], target.labels, target.boxes_cxcywh)
+    chance = predictions.logits[0].softmax(-1)[:, target.labels]
+    torch.testing.assert_close(matcher.cost(*pair), plain.cost(*pair) - 2 * chance)
+    rows, objects = matcher(predictions, [target])[0]
+    expected = linear_sum_assignment(matcher.cost(*pair).numpy())
+    assert rows.tolist() == expected[0].tolist() and objects.tolist() == expected[1].tolist()

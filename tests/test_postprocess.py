@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparse_detr.postprocess import TopDetections
+from sparse_detr.postprocess import BestClassDetections, TopDetections
 from sparse_detr.structures import Predictions
 from stage_outputs import random_predictions
 
@@ -100,3 +100,34 @@ def test_each_detection_names_its_query():
 def test_no_detections_at_all_are_refused():
     with pytest.raises(ValueError, match="max_detections must be at least 1"):
         TopDetections(0)
+
+
+def test_every_query_gives_its_best_class_and_no_object_is_none():
+    logits = torch.tensor([[[1.0, 2.0, 9.0], [3.0, 0.0, -1.0], [0.0, 0.0, 0.0]]])
+    boxes = torch.rand(1, 3, 4)
+    (got,) = BestClassDetections().select(Predictions(logits, boxes), [(10, 10)])
+    assert got.queries.tolist() == [1, 2, 0]
+    assert got.classes.tolist() == [0, 0, 1]
+    expected = logits.softmax(-1)[0, [1, 2, 0], [0, 0, 1]]
+    torch.testing.assert_close(got.scores, expected)
+
+
+def test_queries_that_are_no_candidates_are_not_detected():
+    logits, boxes = torch.randn(1, 4, 3), torch.rand(1, 4, 4)
+    mask = torch.tensor([[True, False, True, True]])
+    (got,) = BestClassDetections().select(Predictions(logits, boxes, mask), [(10, 10)])
+    assert sorted(got.queries.tolist()) == [0, 2, 3]
+
+
+def test_best_classes_that_stand_for_none_are_left_out():
+    logits = torch.tensor([[[0.0, 5.0, 0.0], [5.0, 0.0, 0.0]]])
+    postprocess = BestClassDetections(detected_classes=1)
+    (got,) = postprocess(Predictions(logits, torch.rand(1, 2, 4)), [(10, 10)])
+    assert got.pred_classes.tolist() == [0] and len(got) == 1
+
+
+def test_only_the_best_queries_are_kept():
+    predictions = Predictions(torch.randn(1, 8, 4), torch.rand(1, 8, 4))
+    (every,) = BestClassDetections()(predictions, [(10, 10)])
+    (few,) = BestClassDetections(3)(predictions, [(10, 10)])
+    assert len(every) == 8 and torch.equal(few.scores, every.scores[:3])

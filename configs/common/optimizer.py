@@ -10,6 +10,8 @@ optimizer = L(build_adamw)(
     # Factor on lr for sampling offsets and reference points.
     sampling_factor=0.1,
     weight_decay=1e-4,
+    # Of norms, instead; null: like the others.
+    norm_weight_decay=None,
     betas=[0.9, 0.999],
     eps=1e-8,
     # sqrt (released), linear, or none (Deformable DETR)

@@ -2,6 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
+from sparse_detr.class_scores import SigmoidClasses
 from sparse_detr.criterion import SetCriterion
 from sparse_detr.decoder import DeformableDecoder
 from sparse_detr.encoder import DeformableEncoder
@@ -74,7 +75,10 @@ model = L(TransformerDetector)(
     ),
     criterion=L(SetCriterion)(
         matcher=L(HungarianMatcher)(
-            class_cost=2.0, bbox_cost=5.0, giou_cost=2.0, alpha=0.25, gamma=2.0
+            class_cost=2.0,
+            bbox_cost=5.0,
+            giou_cost=2.0,
+            class_scores=L(SigmoidClasses)(alpha=0.25, gamma=2.0),
         ),
         class_weight=2.0,
         bbox_weight=5.0,

@@ -19,6 +19,7 @@ model.encoder = L(DenseEncoder)(
     feedforward_dim=2048,
     dropout=0.1,
     checkpoint_activations=False,
+    pre_norm=False,
 )
 model.query_selection = L(LearnedQueries)(
     hidden_dim="${model.hidden_dim}",
@@ -33,4 +34,5 @@ model.decoder = L(DenseDecoder)(
     feedforward_dim="${model.encoder.feedforward_dim}",
     dropout="${model.encoder.dropout}",
     checkpoint_activations=False,
+    pre_norm="${model.encoder.pre_norm}",
 )

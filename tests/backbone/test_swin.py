@@ -98,3 +98,17 @@ def test_wrong_arguments_are_named(overrides, named):
 def test_wrong_input_shape_is_named(shape):
     with pytest.raises(ValueError, match="images"):
         make_small()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("window", [4, 7])
+def test_the_window_size_is_that_of_the_bias_tables_and_of_the_shift(window):
+    backbone = make_small(window_size=window, depths=(2, 1, 1, 1))
+    first, second = (block.attn for block in backbone.stages[0].blocks)
+    assert len(first.relative_position_bias_table) == (2 * window - 1) ** 2
+    assert list(first.shift_size) == [0, 0] and list(second.shift_size) == [window // 2] * 2
+    assert all(map_.isfinite().all() for map_ in backbone(images()).values())
+
+
+def test_a_window_of_one_token_is_refused():
+    with pytest.raises(ValueError, match="window_size"):
+        make_small(window_size=1)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from sparse_detr.criterion.loss_terms import box_l1_sum, focal_sum, giou_sum
+from sparse_detr.class_scores import focal_sum
+from sparse_detr.criterion.loss_terms import box_l1_sum, giou_sum
 
 NO_POSITIVE = (torch.zeros(0).long(),) * 3
 

@@ -151,3 +151,29 @@ def test_recomputing_activations_gives_identical_gradients():
         sum(p.boxes_cxcywh.sum() for p in case.run().predictions).backward()
         gradients.append([p.grad.clone() for p in case.decoder.parameters()])
     assert all(map(torch.equal, *gradients))
+
+
+def test_pre_norm_norms_what_is_read_instead_of_the_sums():
+    case = Decoding(pre_norm=True)
+    got = case.run(with_sampling=True)
+    content, keys = case.content, case.memory + case.tokens.position
+    for index, layer in enumerate(case.decoder.layers):
+        normed = layer.norm2(content)
+        placed = normed + case.position
+        content = content + layer.self_attn(placed, placed, normed, need_weights=False)[0]
+        query = layer.norm1(content) + case.position
+        read, attention = layer.cross_attn(query, keys, case.memory, case.tokens.padding_mask, True)
+        content = content + read
+        content = content + layer.ffn(layer.norm3(content))
+        logits = case.heads.decoder(index).logits(case.decoder.norm(content))
+        torch.testing.assert_close(got.predictions[index].logits, logits, rtol=0, atol=1e-12)
+        torch.testing.assert_close(got.attention_maps[index], attention, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_without_gradients_the_predictions_are_the_same(pre_norm):
+    case = Decoding(pre_norm=pre_norm)
+    with torch.no_grad():
+        fast = case.run()
+    for got, expected in zip(fast.predictions, case.run().predictions, strict=True):
+        torch.testing.assert_close(got.logits, expected.logits, rtol=0, atol=1e-12)

@@ -96,3 +96,33 @@ def test_without_gradients_rows_are_written_in_place_with_the_same_result():
     with torch.no_grad():
         got = module(tokens, SPARSE).memory
     assert torch.equal(got, expected) and torch.equal(tokens.features, before)
+
+
+def pre_normed(tokens, module):
+    """The memory of a pre-norm encoder, written out."""
+    rows = tokens.features
+    for layer in module.layers:
+        normed = layer.norm1(rows)
+        placed = normed + tokens.position
+        rows = rows + layer.self_attn(placed, placed, normed, tokens.padding_mask)[0]
+        rows = rows + layer.ffn(layer.norm2(rows))
+    return module.norm(rows)
+
+
+def test_pre_norm_norms_what_is_read_and_the_memory_at_the_end():
+    tokens, module = tokens_of(SHAPES, VALID), encoder(2, pre_norm=True)
+    got = module(tokens, None)
+    torch.testing.assert_close(got.memory, pre_normed(tokens, module), rtol=0, atol=1e-12)
+    assert got.kept is None
+
+
+def test_pre_norm_with_every_token_kept_is_the_dense_encoder():
+    tokens, module = tokens_of(SHAPES, VALID), encoder(2, pre_norm=True)
+    every = TokenSelection((KeptTokens(torch.arange(N).expand(2, -1), (N, N)),))
+    got, dense = module(tokens, every), module(tokens, None)
+    torch.testing.assert_close(got.memory, dense.memory, rtol=0, atol=1e-12)
+    assert got.kept is None  # the norm changed every token
+
+
+def test_post_norm_has_no_norm_at_the_end():
+    assert encoder(1).norm is None

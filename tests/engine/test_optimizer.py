@@ -72,3 +72,14 @@ def test_batch_rules() -> None:
 def test_a_model_without_trainable_parameters_is_refused() -> None:
     with pytest.raises(ValueError, match="no trainable parameter"):
         group_parameters(nn.Linear(1, 1).requires_grad_(False), 1.0, 1.0)
+
+
+def test_norms_can_have_a_weight_decay_of_their_own() -> None:
+    optimizer = build_adamw(Model(), global_batch=16, norm_weight_decay=0.0)
+    found = {g["name"]: (g["weight_decay"], len(g["params"])) for g in optimizer.param_groups}
+    assert found == {
+        "main": (1e-4, 2),
+        "main norms": (0.0, 2),
+        "backbone": (1e-4, 2),
+        "sampling": (1e-4, 4),
+    }

@@ -66,3 +66,12 @@ def test_without_groups_a_single_level_is_one_convolution_with_bias():
     weight, bias = module.parameters()
     expected = torch.einsum("bchw,oc->bohw", given["c5"], weight[..., 0, 0])
     torch.testing.assert_close(level, expected + bias[:, None, None])
+
+
+def test_without_xavier_start_convolutions_start_as_torchs_do():
+    torch.manual_seed(3)
+    module = MultiScaleProjection({"a": 16}, 8, 1, num_groups=None, xavier_start=False)
+    torch.manual_seed(3)
+    convolution = torch.nn.Conv2d(16, 8, kernel_size=1)
+    assert torch.equal(module.projections[0][0].weight, convolution.weight)
+    assert torch.equal(module.projections[0][0].bias, convolution.bias)

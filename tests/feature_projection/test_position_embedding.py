@@ -198,3 +198,32 @@ def test_a_traced_call_keeps_nothing_and_gives_the_same():
     assert len(embedding._constants) == 0
     for got, expected in zip(traced, run(*maps.maps), strict=True):
         torch.testing.assert_close(got, expected)
+
+
+def test_without_level_embedding_there_is_nothing_to_learn_and_only_the_cell_counts():
+    embedding = PositionEmbedding(8, 1, level_embedding=False).double()
+    assert not list(embedding.parameters()) and not embedding.state_dict()
+    maps = FeatureMaps((torch.zeros(1, 8, *SHAPE).double(),), ((SHAPE,),))
+    torch.testing.assert_close(embedding(maps).position, tokens([SHAPE]).position)
+
+
+def test_temperature_and_offset_change_the_encoding_as_they_say():
+    maps = FeatureMaps((torch.zeros(1, 8, 2, 3),), (((2, 3),),))
+    tokens = PositionEmbedding(8, 1, temperature=20.0, offset=0.0)(maps)
+    encoding = tokens.positions.tables.encoding(None)[0]
+    for token in range(6):
+        row, column = divmod(token, 3)
+        expected = []
+        for value in (2 * math.pi * (row + 1) / 2, 2 * math.pi * (column + 1) / 3):
+            for pair in range(2):
+                angle = value / 20 ** (2 * pair / 4)
+                expected += [math.sin(angle), math.cos(angle)]
+        torch.testing.assert_close(encoding[token], torch.tensor(expected), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_padding_counts_as_image_in_evaluation_where_that_is_asked_for(training):
+    maps = FeatureMaps((torch.zeros(1, 8, 2, 3),), (((1, 2),),))
+    embedding = PositionEmbedding(8, 1, padding_in_evaluation=True).train(training)
+    assert embedding(maps).padding_mask.any() == training
+    assert PositionEmbedding(8, 1).eval()(maps).padding_mask.any()

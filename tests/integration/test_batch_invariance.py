@@ -4,13 +4,19 @@ import pytest
 import torch
 
 from builders import SYSTEMS, batch, small_detector
+from sparse_detr.query_selection.denoising import DenoisingNoise
 from sparse_detr.structures import TokenSelection
 from sparse_detr.token_scoring import RandomScoring
 
 # A usual image, a larger one, a wide one, one of the first's size, and a much smaller one.
 SIZES = [(96, 128), (160, 200), (64, 416), (96, 128), (24, 33)]
-FEWER_TOKENS_THAN_QUERIES = (10, 12)
+# On one level and on several. A single token would give every query the same content, and with it
+# scores whose order is chance.
+FEWER_TOKENS_THAN_QUERIES = ((40, 70), (10, 12))
 TOLERANCE = 1e-9
+NUM_QUERIES = 10
+# Terms that are a mean over the images of a batch.
+IMAGE_MEANS = ("loss_decoder_attention_map", "loss_foreground", "loss_poll_regularisation")
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
@@ -32,8 +38,18 @@ def trained_detector(detector):
     """The detector in training mode, for this test."""
     if isinstance(detector.token_scoring, RandomScoring):
         pytest.skip("random scores are drawn anew in every step")
+    denoising = getattr(detector.query_selection, "denoising", None)
+    if denoising is not None:
+        denoising.noise = even_noise
     yield detector.train()
     detector.eval()
+
+
+def even_noise(rows, num_classes, chance, like):
+    """Noise that is the same for every copy of every object."""
+    kept = torch.zeros(rows, dtype=torch.bool)
+    signs = torch.tensor([1.0, -1.0, -1.0, 1.0]).to(like).expand(rows, -1)
+    return DenoisingNoise(kept, kept.new_zeros(0, dtype=torch.int64), signs, signs.abs() * 0.3)
 
 
 def detect(model, inputs, **kwargs):
@@ -59,7 +75,8 @@ def test_an_image_gets_alone_what_it_gets_in_a_batch(detector, position):
 
 
 def test_an_image_with_fewer_tokens_than_queries_gets_alone_what_it_gets_in_a_batch(detector):
-    inputs = batch([SIZES[0], FEWER_TOKENS_THAN_QUERIES])
+    several = len(detector.position_embedding.level_embed) > 1
+    inputs = batch([SIZES[0], FEWER_TOKENS_THAN_QUERIES[several]])
     together = detect(detector, inputs)[1]
     alone = detect(detector, inputs[1:])[0]
     assert_same_detections(together, alone)
@@ -80,9 +97,15 @@ def test_copies_of_an_image_in_one_batch_get_the_same(detector):
     assert_same_detections(first, second)
 
 
-@pytest.mark.parametrize("keep_ratio", [0.05, 0.5, 1.0])
-def test_the_kept_tokens_of_an_image_do_not_depend_on_its_batch(keep_ratio):
-    model = small_detector("sparse_detr", feature_projection__num_groups=8).double()
+@pytest.mark.parametrize(
+    ("system", "keep_ratio"),
+    [
+        *(("sparse_detr", ratio) for ratio in (0.05, 0.5, 1.0)),
+        ("focus_detr", "cascade:0.5x1,0.6,0.4"),
+    ],
+)
+def test_the_kept_tokens_of_an_image_do_not_depend_on_its_batch(system, keep_ratio):
+    model = small_detector(system, feature_projection__num_groups=8).double()
     inputs = batch(SIZES)
     with torch.no_grad():
         together = model.detect(model.extract_tokens(model.preprocess(inputs)), keep_ratio)
@@ -90,13 +113,14 @@ def test_the_kept_tokens_of_an_image_do_not_depend_on_its_batch(keep_ratio):
     for index, item in enumerate(inputs):
         with torch.no_grad():
             alone = model.detect(model.extract_tokens(model.preprocess([item])), keep_ratio)
-        own = cells(alone.selection, alone.tokens.spatial_shapes, 0)
-        assert cells(together.selection, shapes, index) == own
+        for layer in range(len(together.selection.layers)):
+            own = cells(alone.selection, alone.tokens.spatial_shapes, 0, layer)
+            assert cells(together.selection, shapes, index, layer) == own
 
 
-def cells(selection: TokenSelection, shapes, image):
+def cells(selection: TokenSelection, shapes, image, layer):
     """Own kept tokens as (level, row, column), best first; indices mean nothing across batches."""
-    kept = selection.layers[0]
+    kept = selection.layers[layer]
     found = []
     for token in kept.kept_indices[image, : kept.kept_counts[image]].tolist():
         level = 0
@@ -109,23 +133,36 @@ def cells(selection: TokenSelection, shapes, image):
 
 @pytest.mark.parametrize("num_objects", [[3, 2], [3, 0], [0, 0]])
 def test_the_loss_of_a_batch_is_that_of_its_images(trained_detector, num_objects):
-    """Every term but the token scoring one is a sum over images divided by the objects."""
+    """Every term but the token scoring one is a sum over images divided by the objects; the
+    cross-entropy is divided by the weights of the queries."""
     inputs = batch([(96, 128), (160, 200)], num_objects)
     together = trained_detector(inputs)
     apart = [trained_detector([item]) for item in inputs]
     for name, value in together.items():
-        if name == "loss_decoder_attention_map":
+        if name in IMAGE_MEANS:
             continue
-        shares = [losses[name] * max(1, n) for losses, n in zip(apart, num_objects, strict=True)]
-        expected = sum(shares) / max(1, sum(num_objects))
+        counts = [max(1, n) for n in num_objects]
+        total = max(1, sum(num_objects))
+        if name.startswith("loss_class") and trained_detector.heads.no_object_logit:
+            # A weighted mean over the queries: those without object weigh a tenth.
+            counts = [n + 0.1 * (NUM_QUERIES - n) for n in num_objects]
+            total = sum(counts)
+        shares = [losses[name] * n for losses, n in zip(apart, counts, strict=True)]
+        expected = sum(shares) / total
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("keep_ratio", [0.1, 0.5, 1.0])
-def test_the_token_scoring_loss_of_a_batch_is_the_mean_of_its_images(keep_ratio):
-    model = small_detector("sparse_detr", keep_ratio=keep_ratio).double().train()
+@pytest.mark.parametrize(
+    ("system", "name", "keep_ratio"),
+    [
+        *(("sparse_detr", "loss_decoder_attention_map", ratio) for ratio in (0.1, 0.5, 1.0)),
+        ("focus_detr", "loss_foreground", "cascade:0.5x1,0.6,0.4"),
+        *(("pnp_detr", "loss_poll_regularisation", ratio) for ratio in (0.1, 0.5, 1.0)),
+    ],
+)
+def test_the_token_scoring_loss_of_a_batch_is_the_mean_of_its_images(system, name, keep_ratio):
+    model = small_detector(system, keep_ratio=keep_ratio).double().train()
     inputs = batch([(96, 128), (160, 200), (48, 64)], [3, 2, 0])
-    name = "loss_decoder_attention_map"
     together = model(inputs)[name]
     apart = torch.stack([model([item])[name] for item in inputs])
     torch.testing.assert_close(together, apart.mean(), rtol=1e-9, atol=1e-9)

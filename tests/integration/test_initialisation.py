@@ -4,9 +4,12 @@ import json
 import math
 
 import pytest
+import torch
+from detectron2.config import instantiate
 
 from full_size import released_model
 from sparse_detr.checkpoint.released_keys import from_released
+from sparse_detr.config.loading import load_config
 from sparse_detr.engine.optimizer import group_parameters
 
 AUXILIARY_HEADS = 779_995
@@ -117,6 +120,69 @@ def test_every_parameter_outside_the_backbone_starts_as_released(golden_file, fr
     assert set(parameters) == set(stats)
     for name, values in parameters.items():
         assert_same_distribution(name, values, stats[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("detr_r50_500ep", 41_302_368),
+        ("detr_r50_dc5_500ep", 41_302_368),
+        ("detr_r101_500ep", 60_242_272),
+        ("detr_r101_dc5_500ep", 60_242_272),
+    ],
+)
+def test_detr_has_the_released_number_of_parameters_to_the_last_one(name, count):
+    config = load_config(f"detr/{name}", ["model.num_classes=91"])
+    with torch.device("meta"):
+        model = instantiate(config.model)
+    assert trainable(model) == count
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    assert frozen == 222_400
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "count"),
+    [
+        ("smca/smca_r50_50ep", 92, 41_538_082),
+        ("smca/smca_r50_fixed_scale_50ep", 92, 41_513_410),
+        ("smca/smca_multi_scale_r50_50ep", 92, 40_763_514),
+        ("smca/smca_multi_scale_no_pointwise_r50_50ep", 92, 39_974_010),
+        ("smca/smca_multi_scale_separate_r50_50ep", 92, 39_977_338),
+        ("smca/smca_multi_scale_separate_7x7_r50_50ep", 92, 41_070_714),
+        ("smca/smca_multi_scale_separate_7x7_r101_50ep", 92, 60_010_618),
+        ("smca/smca_multi_scale_reconstruction_r50_50ep", 92, 39_529_908),
+        ("pnp_detr/pnp_detr_r50_500ep", 91, 41_441_919),
+        ("pnp_detr/pnp_detr_r50_dc5_500ep", 91, 41_459_909),
+    ],
+)
+def test_detrs_relatives_have_the_released_number_of_parameters(name, num_classes, count):
+    config = load_config(name, [f"model.num_classes={num_classes}"])
+    with torch.device("meta"):
+        model = instantiate(config.model)
+    assert trainable(model) == count
+
+
+def test_smcas_priors_start_two_cells_wide_whatever_the_query():
+    model = instantiate(load_config("models/smca").model)
+    for layer in model.decoder.layers:
+        assert (layer.prior.scale.weight == 0).all() and (layer.prior.scale.bias == 1).all()
+    head = model.heads.decoder(0)
+    assert head.class_embed.bias.tolist() == pytest.approx([-math.log(99)] * 80)
+    assert head.last_box_layer.weight.abs().max() > 0
+
+
+def test_detrs_heads_and_projection_start_as_linear_layers_do():
+    model = instantiate(load_config("models/detr").model)
+    convolution, head = model.feature_projection.projections[0][0], model.heads.decoder(0)
+    for layer in (convolution, head.class_embed, head.last_box_layer):
+        bound = 1 / math.sqrt(layer.weight[0].numel())
+        for values in (layer.weight, layer.bias):
+            assert 0.8 * bound < values.abs().max() <= bound
+    assert model.query_selection.query_embed.weight.std().item() == pytest.approx(1, abs=0.05)
+    for name, values in model.named_parameters():
+        if name.startswith(("encoder", "decoder")) and values.dim() > 1:
+            bound = math.sqrt(6 / sum(values.shape))
+            assert 0.95 * bound < values.abs().max() <= bound, name
 
 
 def test_the_layers_do_not_start_as_copies_of_each_other(fresh_model):

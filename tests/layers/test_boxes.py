@@ -77,3 +77,9 @@ def test_the_inverse_sigmoid_inverts_inside_its_limits():
 def test_the_inverse_sigmoid_is_limited_at_and_beyond_the_ends(value, expected):
     got = inverse_sigmoid(torch.tensor(value, dtype=torch.float64))
     assert got.item() == pytest.approx(math.log(expected))
+
+
+def test_an_eps_is_added_to_union_and_hull():
+    a, b = torch.tensor([0.0, 0.0, 0.4, 0.5]), torch.tensor([0.2, 0.0, 0.6, 0.5])
+    got = generalized_iou(a, b, eps=0.1)
+    assert float(got) == pytest.approx(0.1 / (0.3 + 0.1) - 0.0 / (0.3 + 0.1))

@@ -4,8 +4,11 @@ import pytest
 from detectron2.config import LazyCall
 
 from builders import small_detector
+from sparse_detr.class_scores import SoftmaxClasses
 from sparse_detr.criterion import CorrLog, TokenScoringLoss
+from sparse_detr.postprocess import BestClassDetections, TopDetections
 from sparse_detr.query_selection import LearnedQueries, ProposalProjection
+from sparse_detr.token_selection import TopRhoSelection
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,31 @@ from sparse_detr.query_selection import LearnedQueries, ProposalProjection
             "sparse_detr_random",
             {"criterion__token_scoring": LazyCall(TokenScoringLoss)()},
             "got TokenScoringLoss for RandomScoring; other token scoring takes a CorrLog",
+        ),
+        (
+            "focus_detr",
+            {"criterion__token_scoring": LazyCall(CorrLog)()},
+            "must be a ForegroundLoss for a ForegroundScoring and for nothing else, got CorrLog",
+        ),
+        (
+            "focus_detr",
+            {"token_scoring__num_levels": 3},
+            "num_levels must agree among the parts, got 4 and 3",
+        ),
+        (
+            "focus_detr",
+            {
+                "keep_ratio": None,
+                "token_scoring": None,
+                "token_selection": None,
+                "criterion__token_scoring": None,
+            },
+            "token_scoring must be given for a DualAttentionEncoder",
+        ),
+        (
+            "focus_detr",
+            {"keep_ratio": "cascade:0.5x1,0.6"},
+            "has 2 factors, but the encoder has 3 layers",
         ),
         (
             "efficient_detr",
@@ -54,6 +82,50 @@ from sparse_detr.query_selection import LearnedQueries, ProposalProjection
                 )
             },
             "with_references must be True .*got False with a DeformableDecoder",
+        ),
+        (
+            "detr",
+            {"postprocess": LazyCall(TopDetections)()},
+            "no_object_logit is True, but postprocess is a TopDetections",
+        ),
+        (
+            "deformable_detr",
+            {"criterion__matcher__class_scores": LazyCall(SoftmaxClasses)()},
+            "no_object_logit is False, but criterion.matcher.class_scores is a SoftmaxClasses",
+        ),
+        (
+            "sparse_detr_objectness",
+            {
+                "heads__no_object_logit": True,
+                "criterion__matcher__class_scores": LazyCall(SoftmaxClasses)(),
+                "postprocess": LazyCall(BestClassDetections)(),
+            },
+            "token_scoring must not be an ObjectnessScoring",
+        ),
+        (
+            "pnp_detr",
+            {"token_selection": LazyCall(TopRhoSelection)()},
+            "token_selection must be PollAndPool for PollScoring .*got TopRhoSelection",
+        ),
+        (
+            "pnp_detr",
+            {"criterion__token_scoring": None},
+            "must be a PollRegularisation for a PollScoring .*got NoneType",
+        ),
+        (
+            "pnp_detr",
+            {"heads__encoder_auxiliary": True},
+            "heads.encoder_auxiliary must be False for PollAndPool",
+        ),
+        (
+            "pnp_detr",
+            {"keep_ratio": "layers:0.5,0.4,0.3"},
+            "keep_ratio must be one number for poll and pool",
+        ),
+        (
+            "smca_multi_scale",
+            {"decoder__level_factors": [1.0]},
+            "num_levels must agree among the parts, got 4 and 1",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparse_detr.testing.parity import SYSTEM, golden_cases, main
+from sparse_detr.testing.parity import golden_cases, main
 from sparse_detr.testing.small_case_record import CaseRecord
 from sparse_detr.testing.small_cases import compare
 
@@ -47,7 +47,7 @@ def test_case_equals_its_reference(case: tuple[Path, str]) -> None:
         assert comparison.passed, comparison.line()
 
 
-@pytest.mark.parametrize("below", ["", SYSTEM])
+@pytest.mark.parametrize("below", ["", "sparse_detr"])
 def test_cases_are_found_in_a_folder_and_in_its_parent(tmp_path: Path, below: str) -> None:
     _copy_of_own_cases(tmp_path / "vectors" / below)
     assert [name for name, _ in golden_cases(tmp_path / "vectors")] == ["own_deformable_bbr"]

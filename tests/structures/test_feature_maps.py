@@ -73,3 +73,27 @@ def test_merging_follows_the_positions_not_the_order_of_the_groups(order):
     for position in order[0]:
         assert merged.valid_sizes[position] == ((2, 3),)
     assert merged.valid_sizes[order[1][0]] == ((4, 2),)
+
+
+def test_merging_keeps_the_size_of_every_image_and_the_strides():
+    def part(count, size):
+        map_ = torch.ones(count, 3, size[0] // 8, size[1] // 8)
+        return FeatureMaps.of_padded_images([map_], [size] * count, size, (8,))
+
+    merged = FeatureMaps.merge([part(2, (16, 24)), part(1, (32, 16))], [(2, 0), (1,)])
+    assert merged.image_sizes == ((16, 24), (32, 16), (16, 24))
+    assert merged.strides == (8,)
+
+
+def test_maps_that_come_from_no_images_merge_without_sizes():
+    maps = FeatureMaps((torch.ones(1, 3, 2, 3),), (((2, 3),),))
+    merged = FeatureMaps.merge([maps, maps], [(1,), (0,)])
+    assert merged.image_sizes is None and merged.strides is None
+
+
+def test_a_derived_level_is_covered_where_the_level_before_is():
+    maps = [torch.zeros(1, 1, *s) for s in ((4, 5), (2, 3))]
+    own = FeatureMaps.of_padded_images(maps, [(104, 90)], (104, 136))
+    derived = FeatureMaps.of_padded_images(maps, [(104, 90)], (104, 136), derived_levels=1)
+    assert own.valid_sizes == (((4, 4), (2, 2)),)
+    assert derived.valid_sizes == (((4, 4), (2, 3)),)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_detr.token_selection import (
+    Cascade,
     GflopBudget,
     LatencyBudget,
     PerLayer,
@@ -30,6 +31,7 @@ KINDS = st.one_of(
     st.builds(lambda amount, bounds: GflopBudget(amount, *bounds), AMOUNTS, BOUNDS),
     st.builds(lambda ms, bounds, f: LatencyBudget(ms, *bounds, f), AMOUNTS, BOUNDS, FILES),
     AMOUNTS.map(GflopBudget),
+    st.builds(lambda r, f: Cascade(r, tuple(f)), RATIOS, st.lists(RATIOS, min_size=1, max_size=6)),
     AMOUNTS.map(LatencyBudget),
 )
 

@@ -20,26 +20,41 @@ class DetectionHead(nn.Module):
 
     Args:
         hidden_dim: Channels C.
-        num_classes: Class logits.
+        num_logits: Class logits, one for "no object" included where there is one.
+        reference_eps: References are kept that far from 0 and 1 before boxes are added to them.
+        class_prior: Probability that every class starts with; None leaves the classifier as a
+            linear layer starts.
+        boxes_start_at_references: Start with box offsets of zero; False leaves the regressor as
+            linear layers start.
     """
 
-    def __init__(self, hidden_dim: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        hidden_dim: int,
+        num_logits: int,
+        reference_eps: float = 1e-5,
+        class_prior: float | None = 0.01,
+        boxes_start_at_references: bool = True,
+    ) -> None:
         super().__init__()
-        self.class_embed = nn.Linear(hidden_dim, num_classes)
+        self.reference_eps = reference_eps
+        self.class_embed = nn.Linear(hidden_dim, num_logits)
         self.bbox_embed = MLP(hidden_dim, hidden_dim, 4, num_layers=3)
-        nn.init.constant_(self.class_embed.bias, prior_bias(0.01))
-        nn.init.zeros_(self.last_box_layer.weight)
-        nn.init.zeros_(self.last_box_layer.bias)
+        if class_prior is not None:
+            nn.init.constant_(self.class_embed.bias, prior_bias(class_prior))
+        if boxes_start_at_references:
+            nn.init.zeros_(self.last_box_layer.weight)
+            nn.init.zeros_(self.last_box_layer.bias)
 
     @property
     def last_box_layer(self) -> nn.Linear:
-        """The layer that gives box offsets in logit space; zero at the start."""
+        """The layer that gives box offsets in logit space."""
         layer = self.bbox_embed.layers[-1]
         assert isinstance(layer, nn.Linear)
         return layer
 
     def logits(self, features: Tensor) -> Tensor:
-        """(..., num_classes) from (..., C)."""
+        """(..., num_logits) from (..., C)."""
         output: Tensor = self.class_embed(features)
         return output
 
@@ -59,7 +74,7 @@ class DetectionHead(nn.Module):
         if reference_points is None:
             return offsets.sigmoid()
         # Refinement adds in logit space; half precision would round the references.
-        reference = inverse_sigmoid(reference_points)
+        reference = inverse_sigmoid(reference_points, self.reference_eps)
         if reference.shape[-1] == 2:
             reference = torch.cat([reference, torch.zeros_like(reference)], dim=-1)
         boxes: Tensor = (offsets + reference).sigmoid()
@@ -84,13 +99,18 @@ class DetectionHeads(nn.Module):
 
     Args:
         hidden_dim: Channels C.
-        num_classes: Class logits of every head.
+        num_classes: Classes of every head.
         num_decoder_layers: Decoder layers D, each with a head.
         two_stage: Whether the first stage has a head.
         num_encoder_layers: Encoder layers E.
         encoder_auxiliary: Auxiliary heads on encoder layers 0..E-2.
         individual: True gives every stage its own weights, starting as copies of each other;
             False shares one head, as Deformable DETR does without box refinement.
+        reference_eps: See :class:`DetectionHead`; Deformable DETR's 1e-5, DINO's 1e-3.
+        no_object_logit: A logit for "no object" behind those of the classes, as
+            :class:`sparse_detr.class_scores.SoftmaxClasses` wants.
+        class_prior: See :class:`DetectionHead`.
+        boxes_start_at_references: See :class:`DetectionHead`.
 
     Source: Sparse DETR, section 3.5 (auxiliary heads); released code for the initialisation.
     """
@@ -104,18 +124,26 @@ class DetectionHeads(nn.Module):
         num_encoder_layers: int = 0,
         encoder_auxiliary: bool = False,
         individual: bool = True,
+        reference_eps: float = 1e-5,
+        no_object_logit: bool = False,
+        class_prior: float | None = 0.01,
+        boxes_start_at_references: bool = True,
     ) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        first = DetectionHead(hidden_dim, num_classes)
+        logits = num_classes + int(no_object_logit)
+        first = DetectionHead(
+            hidden_dim, logits, reference_eps, class_prior, boxes_start_at_references
+        )
         self.num_encoder_heads = max(0, num_encoder_layers - 1) if encoder_auxiliary else 0
         count = num_decoder_layers + int(two_stage) + self.num_encoder_heads
         self.stages = nn.ModuleList(copy.deepcopy(first) for _ in range(count if individual else 1))
-        if not two_stage:
+        if not two_stage and boxes_start_at_references:
             # Learned queries start from small boxes, not from half the image.
             nn.init.constant_(self._stage(0).last_box_layer.bias[2:], -2.0)
         self.num_classes = num_classes
+        self.no_object_logit = no_object_logit
         self.num_decoder_layers = num_decoder_layers
         self.two_stage = two_stage
 

@@ -16,9 +16,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from .class_scores import ClassScores, SigmoidClasses
 from .layers.boxes import cxcywh_to_xyxy, generalized_iou
 from .layers.precision import at_least_float32
-from .structures import Predictions, Targets
+from .structures import DenoisingRows, Predictions, Targets
 
 Match = tuple[Tensor, Tensor]
 _Indices = npt.NDArray[np.int64]
@@ -77,6 +78,18 @@ class StageMatches:
         """(rows, objects) of each image."""
         rows, objects = (torch.split(part, list(self.counts)) for part in (self.row, self.object))
         return list(zip(rows, objects, strict=True))
+
+
+def fixed_matches(rows: DenoisingRows, device: torch.device) -> StageMatches:
+    """The pairs of denoising queries and the objects that they were made from.
+
+    Args:
+        rows: How the denoising queries lie.
+        device: Where the pairs are wanted.
+    """
+    image, row, found, batch_object = rows.assignment().to(device, non_blocking=True)
+    counts = tuple(count * rows.groups for count in rows.counts)
+    return StageMatches(image, row, found, batch_object, counts)
 
 
 @dataclass(frozen=True)
@@ -169,8 +182,9 @@ class HungarianMatcher:
         class_cost: Weight of the classification cost.
         bbox_cost: Weight of the L1 distance of the boxes (cxcywh).
         giou_cost: Weight of the negative generalised IoU.
-        alpha: Focal weight of positives.
-        gamma: Focal exponent.
+        class_scores: How classes are scored, in the cost and in the criterion's loss.
+        iou_eps: Added to union and hull of the generalised IoU, in the cost and in the criterion's
+            loss; DINO's 1e-6.
 
     Source: DETR, section 3.1; Deformable DETR for the focal form of the class cost.
     """
@@ -180,16 +194,16 @@ class HungarianMatcher:
         class_cost: float = 2.0,
         bbox_cost: float = 5.0,
         giou_cost: float = 2.0,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
+        class_scores: ClassScores | None = None,
+        iou_eps: float = 0.0,
     ) -> None:
         if class_cost == 0 and bbox_cost == 0 and giou_cost == 0:
             raise ValueError("class_cost, bbox_cost and giou_cost must not all be zero")
         self.class_cost = class_cost
         self.bbox_cost = bbox_cost
         self.giou_cost = giou_cost
-        self.alpha = alpha
-        self.gamma = gamma
+        self.class_scores = SigmoidClasses() if class_scores is None else class_scores
+        self.iou_eps = iou_eps
 
     def __call__(self, predictions: Predictions, targets: Sequence[Targets]) -> list[Match]:
         """The matches of each image.
@@ -242,21 +256,26 @@ class HungarianMatcher:
         targets = torch.cat([targets, cxcywh_to_xyxy(targets)], dim=-1)
         at_once = _PAIRS_AT_ONCE_ON_CPU if costs.device.type == "cpu" else _PAIRS_AT_ONCE
         step = max(1, at_once // costs.shape[1])
+        values = [self.class_scores.comparable(s.logits) for s in stages]
         for start in range(0, len(costs), step):
             part = slice(start, start + step)
             image, label = objects.image[part], objects.labels[part]
-            logits = torch.cat(
-                [s.logits[image, :, 0 if s.class_agnostic else label] for s in stages], dim=1
+            of_class = torch.cat(
+                [
+                    value[image, :, 0 if s.class_agnostic else label]
+                    for value, s in zip(values, stages, strict=True)
+                ],
+                dim=1,
             )
             own = planes[:, image].permute(1, 2, 0)
-            costs[part] = self._pair_cost(logits.to(boxes.dtype), own, targets[part])
+            costs[part] = self._pair_cost(of_class.to(boxes.dtype), own, targets[part])
 
     @torch.no_grad()
     def cost(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> Tensor:
         """Cost of every pair of a prediction and an object.
 
         Args:
-            logits: (Q, num_classes).
+            logits: (Q, num_classes), or one more with "no object" last.
             boxes: (Q, 4) cxcywh.
             labels: (T,) int64.
             target_boxes: (T, 4) cxcywh.
@@ -269,27 +288,24 @@ class HungarianMatcher:
             torch.cat([b, cxcywh_to_xyxy(b)], dim=-1)
             for b in (boxes.to(dtype)[:, None], target_boxes.to(dtype)[None])
         ]
-        return self._pair_cost(logits.to(dtype)[:, labels], *both)
+        values = self.class_scores.comparable(logits.to(dtype))
+        return self._pair_cost(values[:, labels], *both)
 
-    def _pair_cost(self, logits: Tensor, boxes: Tensor, target_boxes: Tensor) -> Tensor:
+    def _pair_cost(self, of_class: Tensor, boxes: Tensor, target_boxes: Tensor) -> Tensor:
         """Cost of pairs.
 
         Args:
-            logits: (X, Y) of the object's class.
+            of_class: (X, Y) what the class cost is taken from, of the object's class.
             boxes: (X, Y, 8) cxcywh, then corners; or what broadcasts to it.
             target_boxes: The same of the objects.
 
         Returns:
             (X, Y).
         """
-        probability = logits.sigmoid()
-        eps = 1e-8
-        positive = -self.alpha * (1 - probability) ** self.gamma * (probability + eps).log()
-        negative = -(1 - self.alpha) * probability**self.gamma * (1 - probability + eps).log()
         distance = (boxes[..., :4] - target_boxes[..., :4]).abs().sum(-1)
-        giou = generalized_iou(boxes[..., 4:], target_boxes[..., 4:])
+        giou = generalized_iou(boxes[..., 4:], target_boxes[..., 4:], self.iou_eps)
         return (
             self.bbox_cost * distance
-            + self.class_cost * (positive - negative)
+            + self.class_cost * self.class_scores.pair_cost(of_class)
             - self.giou_cost * giou
         )

@@ -5,13 +5,16 @@ Role in the flow: heads -> **postprocess** (inference).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from .class_scores import class_probabilities
 from .layers.boxes import cxcywh_to_xyxy
 from .layers.precision import at_least_float32
 from .structures import Predictions, Size, gather_rows
@@ -34,19 +37,22 @@ class Detections:
     queries: Tensor
 
 
-class TopDetections:
-    """The best pairs of query and class over all queries; no threshold, no suppression.
+class Postprocess(ABC):
+    """A choice of pairs of query and class; no threshold, no suppression.
 
     Args:
         max_detections: Detections per image.
         keep_boxes_outside: False clips the boxes to the image, as Detectron2's evaluators and
             pictures expect. True is the released behaviour.
-        detected_classes: Logits from this one on stand for no class: a pair with one of them takes
-            its place among the best and is then left out, as COCO's evaluation leaves out category
-            ids that do not exist. None: every logit is a class.
+        detected_classes: Classes from this one on are none: a pair with one of them takes its
+            place among the best and is then left out, as COCO's evaluation leaves out category
+            ids that do not exist. None: every class is one.
 
-    Source: Deformable DETR, released code; a query may give several detections.
+    Attributes:
+        no_object: Whether the last logit stands for "no object".
     """
+
+    no_object: ClassVar[bool]
 
     def __init__(
         self,
@@ -121,21 +127,52 @@ class TopDetections:
             boxes (B, M, 4) xyxy, normalised; scores (B, M), -1 on pairs that are none, which come
             last; classes (B, M); queries (B, M).
         """
+        scores, classes, queries = self._pairs(predictions)
+        if self.detected_classes is not None:
+            scores = scores.masked_fill(classes >= self.detected_classes, -1)
+            scores, order = scores.sort(dim=1, descending=True, stable=True)
+            classes, queries = classes.gather(1, order), queries.gather(1, order)
+        boxes = gather_rows(predictions.boxes_cxcywh.to(scores.dtype), queries)
+        return cxcywh_to_xyxy(boxes), scores, classes, queries
+
+    @abstractmethod
+    def _pairs(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, classes and queries of the pairs, (B, M) each, best first; see _best."""
+
+
+class TopDetections(Postprocess):
+    """The best pairs of query and class over all queries, from one logit per class.
+
+    Source: Deformable DETR, released code; a query may give several detections.
+    """
+
+    no_object = False
+
+    def _pairs(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
         logits, mask = predictions.logits, predictions.candidate_mask
         scores = logits.to(at_least_float32(logits.dtype)).sigmoid()
         if mask is not None:
             scores = scores.masked_fill(~mask[..., None], -1)
         num_classes = logits.shape[-1]
         scores, pairs = scores.flatten(1).topk(min(self.max_detections, scores[0].numel()), dim=1)
-        if self.detected_classes is not None:
-            no_class = pairs % num_classes >= self.detected_classes
-            scores, order = scores.masked_fill(no_class, -1).sort(
-                dim=1, descending=True, stable=True
-            )
-            pairs = pairs.gather(1, order)
         queries = torch.div(pairs, num_classes, rounding_mode="floor")
-        boxes = gather_rows(predictions.boxes_cxcywh.to(scores.dtype), queries)
-        return cxcywh_to_xyxy(boxes), scores, pairs % num_classes, queries
+        return scores, pairs % num_classes, queries
+
+
+class BestClassDetections(Postprocess):
+    """The best class of every query, from a distribution that has "no object" last.
+
+    Source: DETR, released code, which gives the queries in their own order.
+    """
+
+    no_object = True
+
+    def _pairs(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+        scores, classes = class_probabilities(predictions.logits).max(-1)
+        if predictions.candidate_mask is not None:
+            scores = scores.masked_fill(~predictions.candidate_mask, -1)
+        scores, queries = scores.topk(min(self.max_detections, scores.shape[1]), dim=1)
+        return scores, classes.gather(1, queries), queries
 
 
 def _sizes_as_boxes(sizes: Sequence[Size], like: Tensor) -> Tensor:

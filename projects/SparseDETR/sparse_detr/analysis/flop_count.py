@@ -235,9 +235,10 @@ def _with_released_work(
     if scoring is not None:
         parts["token scoring"] = num_tokens * _per_token(scoring)
     if model.decoder.refine_boxes:
-        parts[_REPEATED] = sum(
-            modules[f"heads.stages.{i}.bbox_embed"] for i in range(model.heads.num_decoder_layers)
-        )
+        layers = range(model.heads.num_decoder_layers)
+        # Looking forward twice, all layers but the last run theirs twice here too.
+        saved = layers[-1:] if model.decoder.look_forward_twice else layers
+        parts[_REPEATED] = sum(modules[f"heads.stages.{i}.bbox_embed"] for i in saved)
     return parts
 
 

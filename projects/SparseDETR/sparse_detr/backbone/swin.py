@@ -19,7 +19,6 @@ from .window_attention import MaskedShiftWindowAttention
 
 _PATCH_SIZE = 4
 _HEAD_DIM = 32  # the same in every published Swin size
-_WINDOW_SIZE = (7, 7)
 _layer_norm = partial(nn.LayerNorm, eps=1e-5)
 
 
@@ -47,21 +46,24 @@ class PatchEmbedding(nn.Module):
 class SwinStage(nn.Module):
     """The blocks of one resolution and, but for the last stage, the step to half of it."""
 
-    def __init__(self, dim: int, drop_path_rates: Sequence[float], has_downsample: bool) -> None:
+    def __init__(
+        self, dim: int, drop_path_rates: Sequence[float], has_downsample: bool, window_size: int = 7
+    ) -> None:
         """Builds one block per entry of ``drop_path_rates``.
 
         Args:
             dim: channels.
             drop_path_rates: probability, per block, that a sample skips a residual branch.
             has_downsample: whether a later stage reads this one.
+            window_size: tokens along a side of a window.
         """
         super().__init__()
         self.blocks = nn.ModuleList(
             SwinTransformerBlock(
                 dim,
                 num_heads=dim // _HEAD_DIM,
-                window_size=list(_WINDOW_SIZE),
-                shift_size=[0, 0] if index % 2 == 0 else [side // 2 for side in _WINDOW_SIZE],
+                window_size=[window_size, window_size],
+                shift_size=[0, 0] if index % 2 == 0 else [window_size // 2, window_size // 2],
                 stochastic_depth_prob=rate,
                 norm_layer=_layer_norm,
                 attn_layer=MaskedShiftWindowAttention,
@@ -100,6 +102,7 @@ class SwinBackbone(Backbone):
         out_features: Sequence[str] = ("stage1", "stage2", "stage3"),
         freeze_at: int = 2,
         drop_path_in_frozen_stages: bool = False,
+        window_size: int = 7,
     ) -> None:
         """Builds the stages up to the last one that is returned.
 
@@ -112,6 +115,7 @@ class SwinBackbone(Backbone):
                 with its downsampling, and so on (counted as in Detectron2's ResNet).
             drop_path_in_frozen_stages: whether ``train()`` makes frozen stages drop paths too.
                 False keeps them deterministic; True is the released behaviour.
+            window_size: tokens along a side of a window; 12 in the models for images of 384.
 
         Raises:
             ValueError: an argument is out of its range.
@@ -119,6 +123,8 @@ class SwinBackbone(Backbone):
         super().__init__()
         depths = tuple(depths)
         self._check_arguments(embed_dim, depths, drop_path_rate, out_features, freeze_at)
+        if window_size < 2:
+            raise ValueError(f"window_size must be at least 2: {window_size}")
         self._out_features = list(out_features)
         self._freeze_at = freeze_at
         self.drop_path_in_frozen_stages = drop_path_in_frozen_stages
@@ -132,7 +138,7 @@ class SwinBackbone(Backbone):
         rates = _drop_path_rates(depths, drop_path_rate)
         last = max(returned)
         self.stages = nn.ModuleList(
-            SwinStage(channels[index], rates[index], has_downsample=index < last)
+            SwinStage(channels[index], rates[index], index < last, window_size)
             for index in range(last + 1)
         )
         for index in sorted(returned):

@@ -29,9 +29,11 @@ from .detector_conversion import (
     detector_from_released,
     detector_to_released,
 )
+from .released_formats import format_for, format_of
 from .released_keys import is_released
 from .report import ConversionReport
 from .stored_config import CONFIG_KEY, StoredConfig, stored_config
+from .table_conversion import TableConversion, from_table, to_table
 
 UNUSED_ROWS_KEY = "unused_class_rows"
 """Key of a converted checkpoint under which classifier rows of no class lie."""
@@ -126,6 +128,12 @@ def _from_released(
         raise ConversionError(
             "this is a detector of this project already; --to released converts it back"
         )
+    table = format_of(weights)
+    if table is not None:
+        if keep_ratio is not None:
+            raise ConversionError(f"a keeping ratio cannot be stored for {table.title}")
+        of_table = from_table(table, weights, content, classes == CLASSES_80)
+        return _detector_content(of_table), of_table.report
     if is_released(weights):
         found = detector_from_released(weights, _arguments(content), classes, keep_ratio)
         return _detector_content(found), found.report
@@ -153,6 +161,10 @@ def _to_released(
         tensors, report = backbone_to_released(weights)
         return {"model": tensors}, report
     config = stored_config(content, path)
+    target = format_for(weights)
+    if target is not None:
+        back = to_table(target, weights, config)
+        return {"model": back.weights}, back.report
     unused = _unused_rows(content)
     is_sorted = classes != CLASSES_KEPT and _classes_sorted(weights, config)
     found = detector_to_released(weights, config, unused, is_sorted)
@@ -180,7 +192,7 @@ def _unused_rows(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return {str(name): rows[name] for name in rows if isinstance(rows[name], Tensor)}
 
 
-def _detector_content(found: ConvertedDetector) -> dict[str, Any]:
+def _detector_content(found: ConvertedDetector | TableConversion) -> dict[str, Any]:
     content: dict[str, Any] = {"model": found.weights, CONFIG_KEY: found.config.as_data()}
     if found.unused_rows:
         content[UNUSED_ROWS_KEY] = found.unused_rows

@@ -6,12 +6,14 @@ whatever they are selected by.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from ..decoder_attention_map import attention_received, correlations
-from ..structures import DetectorOutput, TokenSelection
+from ..structures import DetectorOutput, Targets, TokenSelection
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,25 @@ class CorrLog:
             :func:`sparse_detr.decoder_attention_map.decoder_attention_map`.
         surplus_counts: True is the released behaviour: rows that fill an image up to the batch's
             largest count are counted as kept.
+        loss_name: Name of the loss term.
+        reads_attention: Whether the decoder's cross-attention must be kept for it.
 
     Source: Sparse DETR, section 4.3 (Corr).
     """
 
     half_cell_shift: bool = True
     surplus_counts: bool = False
+    loss_name: ClassVar[str] = "loss_decoder_attention_map"
+    reads_attention: ClassVar[bool] = True
 
-    def __call__(self, output: DetectorOutput) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def __call__(
+        self, output: DetectorOutput, targets: Sequence[Targets] = ()
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """No loss, and Corr.
 
         Args:
             output: Of a forward pass with what the decoder's cross-attention read.
+            targets: Not used.
 
         Returns:
             None in place of a loss; ``corr`` and ``corr_level{l}``, batch means (NaN where a level

@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from detectron2.utils import comm
 from torch import Tensor, nn
 
+from ..class_scores import ClassTargets
 from ..layers.precision import at_least_float32
-from ..matcher import BatchObjects, HungarianMatcher, Match, StageMatches
-from ..structures import DetectorOutput, Predictions, Targets, TokenSelection
+from ..layers.process_mean import mean_over_processes
+from ..matcher import BatchObjects, HungarianMatcher, Match, StageMatches, fixed_matches
+from ..structures import DenoisingRows, DetectorOutput, Predictions, Targets, TokenSelection
 from .corr import CorrLog
 from .finite_check import CheckedValues, check_all_finite
-from .loss_terms import box_l1_sum, focal_sum, giou_sum
+from .foreground_loss import ForegroundLoss
+from .loss_terms import box_l1_sum, giou_sum
+from .poll_regularisation import PollRegularisation
 from .token_scoring_loss import TokenScoringLoss
 
 
@@ -29,11 +32,14 @@ class SupervisedStage:
         suffix: Appended to the names of its loss terms.
         name: The stage in words, for messages.
         predictions: What it predicted.
+        denoising: Of denoising queries, how they lie: their objects are given. None where the
+            matcher finds the objects.
     """
 
     suffix: str
     name: str
     predictions: Predictions
+    denoising: DenoisingRows | None = None
 
 
 @dataclass
@@ -61,13 +67,13 @@ class SetCriterion(nn.Module):
     """Set prediction loss with Hungarian matching in every stage.
 
     Args:
-        matcher: The matcher, run anew for every stage.
+        matcher: The matcher, run anew for every stage; it also says how classes are scored.
         class_weight: Weight of the classification terms.
         bbox_weight: Weight of the L1 terms.
         giou_weight: Weight of the generalised IoU terms.
         token_scoring_weight: Weight of the token scoring loss.
-        token_scoring: The token scoring loss for a scoring network, :class:`CorrLog` for other
-            criteria, or None where tokens are not selected.
+        token_scoring: The loss of a scoring network or of foreground scores, :class:`CorrLog` for
+            other criteria, or None where tokens are not selected.
         supervise_all_rows: False leaves rows that are no candidates (padding, tokens without
             proposal, surplus rows) out of the loss. True is the released behaviour.
 
@@ -81,7 +87,11 @@ class SetCriterion(nn.Module):
         bbox_weight: float = 5.0,
         giou_weight: float = 2.0,
         token_scoring_weight: float = 1.0,
-        token_scoring: TokenScoringLoss | CorrLog | None = None,
+        token_scoring: TokenScoringLoss
+        | ForegroundLoss
+        | PollRegularisation
+        | CorrLog
+        | None = None,
         supervise_all_rows: bool = False,
     ) -> None:
         super().__init__()
@@ -92,6 +102,11 @@ class SetCriterion(nn.Module):
         self.token_scoring_weight = token_scoring_weight
         self.token_scoring = token_scoring
         self.supervise_all_rows = supervise_all_rows
+
+    @property
+    def reads_attention(self) -> bool:
+        """Whether a loss or a figure is about what the decoder's cross-attention read."""
+        return self.token_scoring is not None and self.token_scoring.reads_attention
 
     def forward(
         self,
@@ -113,17 +128,24 @@ class SetCriterion(nn.Module):
         num_boxes = self._num_boxes(targets, output.tokens.features)
         with torch.autocast(output.tokens.features.device.type, enabled=False):
             stages = supervised_stages(output, self.supervise_all_rows)
-            predictions = [stage.predictions for stage in stages]
             objects = BatchObjects.of(targets)
             # The device has the costs to work on while the host waits for the check.
-            pending = self.matcher.prepare(predictions, objects)
+            matched = [stage.predictions for stage in stages if stage.denoising is None]
+            pending = self.matcher.prepare(matched, objects)
+            given = [
+                fixed_matches(stage.denoising, objects.labels.device)
+                for stage in stages
+                if stage.denoising is not None
+            ]
             check_all_finite(self._checked(stages, output), image_ids)
-            self._stage_terms(stages, pending.solve(), objects, num_boxes, result)
+            matches = pending.solve() + given
+            self._stage_terms(stages, matches, objects, num_boxes, result)
             if self.token_scoring is not None:
-                loss, logs = self.token_scoring(output)
+                loss, logs = self.token_scoring(output, targets)
                 if loss is not None:
-                    result.terms["loss_decoder_attention_map"] = loss
-                    result.weights["loss_decoder_attention_map"] = self.token_scoring_weight
+                    name = self.token_scoring.loss_name
+                    result.terms[name] = loss
+                    result.weights[name] = self.token_scoring_weight
                 result.logs.update(logs)
         if output.selection is not None:
             result.logs.update(_kept_tokens(output.selection, num_boxes.dtype))
@@ -135,10 +157,7 @@ class SetCriterion(nn.Module):
         count = sum(len(t.labels) for t in targets)
         dtype = at_least_float32(like.dtype)
         total = torch.full((), float(count), dtype=dtype, device=like.device)
-        if comm.get_world_size() > 1:
-            torch.distributed.all_reduce(total)
-            total = total / comm.get_world_size()
-        return total.clamp(min=1)
+        return mean_over_processes(total).clamp(min=1)
 
     def _checked(
         self, stages: Sequence[SupervisedStage], output: DetectorOutput
@@ -164,7 +183,7 @@ class SetCriterion(nn.Module):
         result: CriterionOutput,
     ) -> None:
         """Adds the terms of all stages; the box terms are computed for all pairs at once."""
-        class_sums, boxes = [], []
+        classes, boxes = [], []
         for stage, match in zip(stages, matches, strict=True):
             predictions = stage.predictions
             logits = predictions.logits.to(at_least_float32(predictions.logits.dtype))
@@ -172,9 +191,7 @@ class SetCriterion(nn.Module):
             if predictions.class_agnostic:
                 label = torch.zeros_like(label)
             positive = (match.image, match.row, label)
-            mask = predictions.candidate_mask
-            alpha, gamma = self.matcher.alpha, self.matcher.gamma
-            class_sums.append(focal_sum(logits, positive, mask, alpha, gamma))
+            classes.append(ClassTargets(logits, positive, predictions.candidate_mask))
             boxes.append(predictions.boxes_cxcywh[match.image, match.row].to(logits.dtype))
             result.matches[stage.suffix] = match.of_images()
             if not stage.suffix:
@@ -184,14 +201,17 @@ class SetCriterion(nn.Module):
         box = objects.boxes_cxcywh[torch.cat([match.batch_object for match in matches])]
         box = box.to(matched.dtype)
         sections = [len(match.row) for match in matches]
-        sums = {
-            "loss_class": (torch.stack(class_sums), self.class_weight),
-            "loss_bbox": (box_l1_sum(matched, box, sections), self.bbox_weight),
-            "loss_giou": (giou_sum(matched, box, sections), self.giou_weight),
+        class_scores, eps = self.matcher.class_scores, self.matcher.iou_eps
+        copies = [1 if s.denoising is None else s.denoising.groups for s in stages]
+        norms = num_boxes * num_boxes.new_tensor(copies)
+        kinds = {
+            "loss_class": (class_scores.losses(classes, norms), self.class_weight),
+            "loss_bbox": (box_l1_sum(matched, box, sections) / norms, self.bbox_weight),
+            "loss_giou": (giou_sum(matched, box, sections, eps) / norms, self.giou_weight),
         }
-        means = {name: (total / num_boxes).unbind() for name, (total, _) in sums.items()}
+        means = {name: values.unbind() for name, (values, _) in kinds.items()}
         for index, stage in enumerate(stages):
-            for name, (_, weight) in sums.items():
+            for name, (_, weight) in kinds.items():
                 result.terms[name + stage.suffix] = means[name][index]
                 result.weights[name + stage.suffix] = weight
 
@@ -206,7 +226,8 @@ def supervised_stages(output: DetectorOutput, all_rows: bool = False) -> list[Su
     Returns:
         Stages with the suffixes of the released code: none for the final decoder layer, ``_i`` for
         decoder layer i, ``_enc`` for the first stage, ``_enc_i`` for encoder layer i; and
-        ``_objectness`` for the head that tokens are selected by.
+        ``_objectness`` for the head that tokens are selected by. Then, with objects that are given,
+        ``_dn`` and ``_dn_i`` for the denoising queries after the final layer and layer i.
     """
     decoder = output.decoder.predictions
     stages = [SupervisedStage("", f"decoder layer {len(decoder) - 1}", decoder[-1])]
@@ -223,9 +244,26 @@ def supervised_stages(output: DetectorOutput, all_rows: bool = False) -> list[Su
         stages.append(
             SupervisedStage("_objectness", "objectness head", output.selection.predictions)
         )
+    stages += _denoising_stages(output)
     if all_rows:
         return [replace(s, predictions=replace(s.predictions, candidate_mask=None)) for s in stages]
     return stages
+
+
+def _denoising_stages(output: DetectorOutput) -> list[SupervisedStage]:
+    """The stages of the denoising queries, the final decoder layer first."""
+    layers, rows = output.decoder.denoising, output.queries.denoising
+    last = len(layers) - 1
+    found = [
+        SupervisedStage(
+            "_dn" if i == last else f"_dn_{i}",
+            f"denoising queries after decoder layer {i}",
+            predictions,
+            rows,
+        )
+        for i, predictions in enumerate(layers)
+    ]
+    return found[-1:] + found[:-1]
 
 
 def _kept_tokens(selection: TokenSelection, dtype: torch.dtype) -> dict[str, Tensor]:

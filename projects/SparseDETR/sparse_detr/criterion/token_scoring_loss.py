@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..decoder_attention_map import binarised_target
 from ..layers.precision import at_least_float32
-from ..structures import DetectorOutput, TokenSelection
+from ..structures import DetectorOutput, Targets, TokenSelection
 from .corr import CorrLog
 
 
@@ -28,11 +29,14 @@ class TokenScoringLoss(CorrLog):
 
     include_padding: bool = False
 
-    def __call__(self, output: DetectorOutput) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, output: DetectorOutput, targets: Sequence[Targets] = ()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and Corr.
 
         Args:
             output: Of a forward pass with what the decoder's cross-attention read.
+            targets: Not used.
 
         Returns:
             Scalar loss; ``corr`` and ``corr_level{l}``, see :class:`CorrLog`.

@@ -3,6 +3,8 @@
 from .decoder_stack import Decoder, DecoderLayer
 from .deformable_decoder import DeformableDecoder, DeformableDecoderLayer
 from .dense_decoder import DenseDecoder, DenseDecoderLayer
+from .reference_position import ReferencePosition
+from .smca_decoder import SmcaDecoder, SmcaDecoderLayer
 
 __all__ = [
     "Decoder",
@@ -11,4 +13,7 @@ __all__ = [
     "DeformableDecoderLayer",
     "DenseDecoder",
     "DenseDecoderLayer",
+    "ReferencePosition",
+    "SmcaDecoder",
+    "SmcaDecoderLayer",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..layers.deformable_attention import MultiScaleDeformableAttention
 from ..structures import DecoderOutput, FeatureTokens, Predictions, Sampling, Size
 from .decoder_stack import Decoder, DecoderLayer
+from .reference_position import ReferencePosition
 
 
 class DeformableDecoderLayer(DecoderLayer):
@@ -71,7 +72,7 @@ class DeformableDecoderLayer(DecoderLayer):
             memory: (B, N, C).
             spatial_shapes: L pairs (H_l, W_l).
             valid_sizes: (B, L, 2) rows and columns that the images cover, or None without padding.
-            query_mask: (B, Q) bool, False on rows that no query may see; None if all may be seen.
+            query_mask: Which rows may be seen; see :meth:`DecoderLayer.among_queries`.
             with_sampling: Give the sampling of the cross-attention.
         """
         content = self.among_queries(content, position, query_mask)
@@ -100,8 +101,11 @@ class DeformableDecoder(Decoder):
         refine_boxes: Each layer starts from the boxes of the layer before, without gradient.
         checkpoint_activations: Recompute activations in the backward pass to save memory.
         project_after_sampling: See :class:`MultiScaleDeformableAttention`.
+        shared_norm: A norm in front of the heads that all layers share.
+        reference_position: See :class:`Decoder`.
+        look_forward_twice: See :class:`Decoder`.
 
-    Source: Deformable DETR, section 4.2 and appendix A.4.
+    Source: Deformable DETR, section 4.2 and appendix A.4; DINO, section 3.5, for the last three.
     """
 
     needs_references = True
@@ -118,6 +122,9 @@ class DeformableDecoder(Decoder):
         refine_boxes: bool = True,
         checkpoint_activations: bool = False,
         project_after_sampling: bool | None = None,
+        shared_norm: bool = False,
+        reference_position: ReferencePosition | None = None,
+        look_forward_twice: bool = False,
     ) -> None:
         layers = (
             DeformableDecoderLayer(
@@ -131,7 +138,14 @@ class DeformableDecoder(Decoder):
             )
             for _ in range(num_layers)
         )
-        super().__init__(layers, refine_boxes, checkpoint_activations)
+        super().__init__(
+            layers,
+            refine_boxes,
+            checkpoint_activations,
+            nn.LayerNorm(hidden_dim) if shared_norm else None,
+            reference_position,
+            look_forward_twice,
+        )
 
     def shared_view(self, memory: Tensor, tokens: FeatureTokens) -> tuple[Tensor, FeatureTokens]:
         """Memory and tokens as they are."""

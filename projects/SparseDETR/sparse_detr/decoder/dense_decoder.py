@@ -8,26 +8,34 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..layers.dense_attention import DenseAttention
+from ..layers.residual import add_update
 from ..structures import DecoderOutput, FeatureTokens, Predictions
-from .decoder_stack import Decoder, DecoderLayer
+from .decoder_stack import Decoder, DecoderLayer, output_with_maps
 
 
 class DenseDecoderLayer(DecoderLayer):
-    """Self-attention, dense cross-attention and feed-forward network, post-norm.
+    """Self-attention, dense cross-attention and feed-forward network, post-norm or pre-norm.
 
     Args:
         hidden_dim: Channels C.
         num_heads: Heads H.
         feedforward_dim: Width of the feed-forward network.
         dropout: Probability, in training; also on the attention weights.
+        pre_norm: Norm what each attention and the network read instead of the sums; the numbers of
+            the norms stay those of what they belong to.
 
-    Source: DETR, section 3.2 and appendix A.3.
+    Source: DETR, section 3.2 and appendix A.3; released code (``--pre_norm``).
     """
 
     cross_attn: DenseAttention
 
     def __init__(
-        self, hidden_dim: int, num_heads: int, feedforward_dim: int = 2048, dropout: float = 0.1
+        self,
+        hidden_dim: int,
+        num_heads: int,
+        feedforward_dim: int = 2048,
+        dropout: float = 0.1,
+        pre_norm: bool = False,
     ) -> None:
         super().__init__(
             nn.MultiheadAttention(hidden_dim, num_heads, dropout, batch_first=True),
@@ -36,6 +44,7 @@ class DenseDecoderLayer(DecoderLayer):
             feedforward_dim,
             dropout,
         )
+        self.pre_norm = pre_norm
 
     def forward(
         self,
@@ -58,11 +67,18 @@ class DenseDecoderLayer(DecoderLayer):
             query_mask: (B, Q) bool, False on rows that no query may see; None if all may be seen.
             with_map: Give the (B, Q, N) map of the cross-attention.
         """
-        content = self.among_queries(content, position, query_mask)
-        attended, attention_map = self.cross_attn(
-            content + position, keys, memory, padding_mask, with_map
-        )
-        return self.updated(content, attended), attention_map
+        if self.pre_norm:
+            attended = self.read_queries(self.norm2(content), position, query_mask)
+            content = add_update(content, self.dropout2(attended))
+            query = self.norm1(content) + position
+        else:
+            content = self.among_queries(content, position, query_mask)
+            query = content + position
+        attended, attention_map = self.cross_attn(query, keys, memory, padding_mask, with_map)
+        if not self.pre_norm:
+            return self.updated(content, attended), attention_map
+        content = add_update(content, self.dropout1(attended))
+        return add_update(content, self.ffn(self.norm3(content))), attention_map
 
 
 class DenseDecoder(Decoder):
@@ -77,6 +93,7 @@ class DenseDecoder(Decoder):
         feedforward_dim: Width of the feed-forward networks.
         dropout: Probability, in training; also on the attention weights.
         checkpoint_activations: Recompute activations in the backward pass to save memory.
+        pre_norm: See :class:`DenseDecoderLayer`.
 
     Source: DETR, section 3.2; released code for the norm, which all layers share.
     """
@@ -91,13 +108,14 @@ class DenseDecoder(Decoder):
         feedforward_dim: int = 2048,
         dropout: float = 0.1,
         checkpoint_activations: bool = False,
+        pre_norm: bool = False,
     ) -> None:
         layers = (
-            DenseDecoderLayer(hidden_dim, num_heads, feedforward_dim, dropout)
+            DenseDecoderLayer(hidden_dim, num_heads, feedforward_dim, dropout, pre_norm)
             for _ in range(num_layers)
         )
-        super().__init__(layers, refine_boxes=False, checkpoint_activations=checkpoint_activations)
-        self.norm = nn.LayerNorm(hidden_dim)
+        norm = nn.LayerNorm(hidden_dim)
+        super().__init__(layers, False, checkpoint_activations, norm)
 
     def shared_view(
         self, memory: Tensor, tokens: FeatureTokens
@@ -111,11 +129,6 @@ class DenseDecoder(Decoder):
         """Keys, values and padding, whatever the reference."""
         return view
 
-    def for_heads(self, content: Tensor) -> Tensor:
-        """The queries after the norm that all layers share."""
-        output: Tensor = self.norm(content)
-        return output
-
     def with_looks(
         self,
         predictions: tuple[Predictions, ...],
@@ -123,6 +136,4 @@ class DenseDecoder(Decoder):
         query_mask: Tensor | None,
     ) -> DecoderOutput:
         """The output with the map of each layer; rows that are no queries weigh nothing."""
-        if query_mask is not None:
-            looks = [look.masked_fill(~query_mask[..., None], 0) for look in looks]
-        return DecoderOutput(predictions, attention_maps=tuple(looks))
+        return output_with_maps(predictions, looks, query_mask)

@@ -87,6 +87,8 @@ class DeformableEncoder(Encoder):
     Source: Sparse DETR, section 3.2; Deformable DETR, section 4.1.
     """
 
+    layer_type: type[DeformableEncoderLayer] = DeformableEncoderLayer
+
     def __init__(
         self,
         hidden_dim: int,
@@ -100,7 +102,7 @@ class DeformableEncoder(Encoder):
         project_after_sampling: bool | None = None,
     ) -> None:
         layers = (
-            DeformableEncoderLayer(
+            self.layer_type(
                 hidden_dim,
                 num_heads,
                 num_levels,

@@ -8,11 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from ..heads import DetectionHeads
 from ..layers.activation_checkpoint import run_layer
 from ..layers.dropout import Dropout
 from ..layers.feed_forward import FeedForward
@@ -80,11 +81,33 @@ class Encoder(nn.Module, ABC):
             indices: (B, K) tokens to update, or None for all.
         """
 
+    def beside(
+        self,
+        rows: Tensor,
+        kept: KeptTokens | None,
+        selection: TokenSelection | None,
+        heads: DetectionHeads | None,
+    ) -> tuple[Any, ...]:
+        """What a layer has to know about its rows; other than the place, it may change with them.
+
+        Args:
+            rows: (B, K, C) the layer's input.
+            kept: The tokens that they are; None for all.
+            selection: With the scores of the tokens; None where nothing is selected.
+            heads: The detection heads.
+        """
+        return ()
+
+    def values(self, memory: Tensor, tokens: FeatureTokens) -> Tensor:
+        """(B, N, C) what a layer reads: the memory as the layers before it left it."""
+        return memory
+
     def forward(
         self,
         tokens: FeatureTokens,
         selection: TokenSelection | None,
         num_auxiliary: int = 0,
+        heads: DetectionHeads | None = None,
     ) -> EncoderOutput:
         """The memory.
 
@@ -92,7 +115,12 @@ class Encoder(nn.Module, ABC):
             tokens: The tokens of the batch.
             selection: Which of them to update, or None for all.
             num_auxiliary: Number of first layers whose rows an auxiliary head wants.
+            heads: The detection heads, for layers that look for objects themselves.
         """
+        sequence = None if selection is None else selection.sequence
+        if selection is not None and sequence is not None:
+            # It answers to all names that an attention over any sequence asks for.
+            tokens, selection = cast(FeatureTokens, sequence), None
         memory = tokens.features
         kept: KeptTokens | None = None
         rebuild: Callable[[], Tensor] | None = None
@@ -106,7 +134,9 @@ class Encoder(nn.Module, ABC):
                 writer = kept.writer(memory.shape[1])
                 rows, place = kept.gather(memory), self.place(tokens, kept.kept_indices)
             with rebuilt_when_needed(memory, None if recompute else rebuild):
-                rows = run_layer(layer, recompute, rows, memory, *place)
+                beside = self.beside(rows, kept, selection, heads)
+                source = self.values(memory, tokens)
+                rows = run_layer(layer, recompute, rows, source, *place, *beside)
             if kept is None:
                 memory = rows
             elif torch.is_grad_enabled():  # the backward pass reads the memory of every layer
@@ -118,4 +148,4 @@ class Encoder(nn.Module, ABC):
             if index < num_auxiliary:
                 layer_rows.append(rows)
         alone = selection is not None and len(selection.layers) == 1
-        return EncoderOutput(memory, tuple(layer_rows), kept if alone else None)
+        return EncoderOutput(memory, tuple(layer_rows), kept if alone else None, sequence)

@@ -16,6 +16,9 @@ from torch import nn
 
 logger = logging.getLogger(__name__)
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
+_OF_NORMS = " norms"
+
 BATCH_RULES: dict[str, Callable[[float], float]] = {
     "sqrt": math.sqrt,
     "linear": lambda ratio: ratio,
@@ -28,7 +31,8 @@ class ParameterGroup:
     """Parameters that share a learning rate.
 
     Attributes:
-        name: ``"main"``, ``"backbone"`` or ``"sampling"``.
+        name: ``"main"``, ``"backbone"`` or ``"sampling"``; with ``" norms"`` behind it where norms
+            are apart.
         learning_rate: Rate after the batch rule.
         parameters: Their names and tensors, in the order of the model.
     """
@@ -36,6 +40,21 @@ class ParameterGroup:
     name: str
     learning_rate: float
     parameters: tuple[tuple[str, nn.Parameter], ...]
+
+    def split(self, names: frozenset[str], suffix: str) -> list[ParameterGroup]:
+        """The group in two: the parameters of other names, and those of these; without empty ones.
+
+        Args:
+            names: Of the parameters of the second group.
+            suffix: Of its name.
+        """
+        apart = tuple(entry for entry in self.parameters if entry[0] in names)
+        others = tuple(entry for entry in self.parameters if entry[0] not in names)
+        groups = [
+            ParameterGroup(self.name, self.learning_rate, others),
+            ParameterGroup(self.name + suffix, self.learning_rate, apart),
+        ]
+        return [group for group in groups if group.parameters]
 
     @property
     def element_count(self) -> int:
@@ -117,6 +136,16 @@ def group_parameters(
     return groups
 
 
+def norm_parameters(model: nn.Module) -> frozenset[str]:
+    """Gives the names of the parameters of all norms of a model."""
+    return frozenset(
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        if isinstance(module, _NORMS)
+        for name, _ in module.named_parameters(recurse=False)
+    )
+
+
 def build_adamw(
     model: nn.Module,
     global_batch: int,
@@ -128,11 +157,12 @@ def build_adamw(
     eps: float = 1e-8,
     batch_rule: str = "sqrt",
     reference_batch: int = 16,
+    norm_weight_decay: float | None = None,
 ) -> torch.optim.AdamW:
     """Gives the optimiser, and logs its groups and how the batch changed the rates.
 
     Source: released training settings; weight decay applies to every parameter, norms and biases
-    included.
+    included. detrex, which trains DINO, leaves norms without.
 
     Args:
         model: The meta-architecture, not wrapped for several processes.
@@ -145,6 +175,8 @@ def build_adamw(
         eps: Added to the denominator.
         batch_rule: ``"sqrt"``, ``"linear"`` or ``"none"``, see :func:`batch_factor`.
         reference_batch: The batch that the rates are for.
+        norm_weight_decay: Weight decay of the parameters of norms, which get groups of their own;
+            None: like the others.
 
     Returns:
         AdamW with one group per row of :func:`group_parameters`, named by the key ``name``.
@@ -161,6 +193,9 @@ def build_adamw(
             raise ValueError(f"optimizer.{key} is {rate}, expected 0 or more")
     factor = batch_factor(batch_rule, global_batch, reference_batch)
     groups = group_parameters(model, lr * factor, lr_backbone * factor, sampling_factor)
+    if norm_weight_decay is not None:
+        norms = norm_parameters(model)
+        groups = [part for group in groups for part in group.split(norms, _OF_NORMS)]
     logger.info(
         "Learning rates: rule %r, batch %d against %d, factor %.4g",
         batch_rule,
@@ -182,6 +217,7 @@ def build_adamw(
                 "params": [tensor for _, tensor in group.parameters],
                 "lr": group.learning_rate,
                 "name": group.name,
+                **({"weight_decay": norm_weight_decay} if group.name.endswith(_OF_NORMS) else {}),
             }
             for group in groups
         ],

@@ -22,6 +22,11 @@ class MultiScaleProjection(nn.Module):
         hidden_dim: Channels C of all levels.
         num_levels: Levels L, at least the number of backbone maps.
         num_groups: Groups of the norms; None leaves the norms out, as DETR does.
+        xavier_start: Start from Xavier-uniform weights and biases of zero. False leaves the
+            convolutions as they start, as DETR does.
+        extra_levels_derive_padding: Read the padding of an extra level from that of the level
+            before instead of from the image; the released behaviour of SMCA. It makes no
+            difference where images are not padded before the backbone.
 
     Source: Deformable DETR, appendix A.2; DETR, section 3.2.
     """
@@ -32,6 +37,8 @@ class MultiScaleProjection(nn.Module):
         hidden_dim: int,
         num_levels: int,
         num_groups: int | None = 32,
+        xavier_start: bool = True,
+        extra_levels_derive_padding: bool = False,
     ) -> None:
         super().__init__()
         if num_levels < len(in_channels):
@@ -40,6 +47,8 @@ class MultiScaleProjection(nn.Module):
                 f"got {num_levels}"
             )
         self.in_channels = dict(in_channels)
+        extra_levels = num_levels - len(in_channels)
+        self.derived_levels = extra_levels if extra_levels_derive_padding else 0
         channels = list(in_channels.values())
         convolutions = [nn.Conv2d(c, hidden_dim, kernel_size=1) for c in channels]
         for extra in range(num_levels - len(channels)):
@@ -51,10 +60,21 @@ class MultiScaleProjection(nn.Module):
             else nn.Sequential(conv, nn.GroupNorm(num_groups, hidden_dim))
             for conv in convolutions
         )
-        for conv in convolutions:
+        for conv in convolutions if xavier_start else ():
             nn.init.xavier_uniform_(conv.weight)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
+
+    def strides(self, backbone_strides: Mapping[str, int]) -> tuple[int, ...]:
+        """Pixels from one cell of a level to the next, for the L levels.
+
+        Args:
+            backbone_strides: The same of the backbone's maps, by name.
+        """
+        strides = [backbone_strides[name] for name in self.in_channels]
+        while len(strides) < len(self.projections):
+            strides.append(2 * strides[-1])
+        return tuple(strides)
 
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """L projected maps from the backbone's.

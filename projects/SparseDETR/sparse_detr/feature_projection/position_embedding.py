@@ -1,4 +1,4 @@
-"""Positions of the tokens: sine encoding of the cell plus a learned embedding of the level.
+"""Positions of the tokens: encoding of the cell plus a learned embedding of the level.
 
 Role in the flow: feature projection -> **position embedding** -> FeatureTokens.
 """
@@ -16,8 +16,8 @@ from ..layers.sine_encoding import sine_features
 from ..structures import (
     FeatureMaps,
     FeatureTokens,
+    PositionTables,
     ShapeCache,
-    SineTables,
     TokenGeometry,
     TokenPositions,
     is_plain,
@@ -35,19 +35,44 @@ class PositionEmbedding(nn.Module):
         encode_padding: False gives padded tokens position zero. True is the released behaviour:
             a padded row or column divides by almost nothing and gets a meaningless phase on which
             float32 and float64 disagree.
+        temperature: Of the sine encoding; DINO's longer schedules take 20.
+        offset: Of a cell's centre from its number, which counts from 1; -0.5, or 0 in DETR and in
+            DINO's longer schedules. Weights only work with what they were trained with.
+        padding_in_evaluation: True is the released behaviour of DINO: padded tokens count as the
+            image's own in evaluation, with which only batches of one image make sense.
+        level_embedding: Learn an embedding of each level. False has none, as DETR.
 
     Source: DETR, appendix A.4 (sine encoding); Deformable DETR, section 4.1 (level embedding).
     """
 
-    def __init__(self, hidden_dim: int, num_levels: int, encode_padding: bool = False) -> None:
+    level_embed: Tensor
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        num_levels: int,
+        encode_padding: bool = False,
+        temperature: float = 10000.0,
+        offset: float = -0.5,
+        padding_in_evaluation: bool = False,
+        level_embedding: bool = True,
+    ) -> None:
         super().__init__()
         if hidden_dim % 4:
             raise ValueError(f"hidden_dim must be divisible by 4, got {hidden_dim}")
         self.hidden_dim = hidden_dim
         self.encode_padding = encode_padding
-        self.level_embed = nn.Parameter(torch.empty(num_levels, hidden_dim))
-        nn.init.normal_(self.level_embed)
-        self._constants: ShapeCache[tuple[TokenGeometry, SineTables]] = ShapeCache()
+        self.temperature = temperature
+        self.offset = offset
+        self.padding_in_evaluation = padding_in_evaluation
+        if level_embedding:
+            self.level_embed = nn.Parameter(torch.empty(num_levels, hidden_dim))
+            nn.init.normal_(self.level_embed)
+        else:
+            # Zeros, so that nobody has to ask whether there is one.
+            zeros = torch.zeros(num_levels, hidden_dim)
+            self.register_buffer("level_embed", zeros, persistent=False)
+        self._constants: ShapeCache[tuple[TokenGeometry, PositionTables]] = ShapeCache()
 
     def forward(self, feature_maps: FeatureMaps) -> FeatureTokens:
         """The tokens of a batch.
@@ -63,23 +88,30 @@ class PositionEmbedding(nn.Module):
         features = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
         geometry, tables = self._constants_of(feature_maps)
         positions = TokenPositions(tables, self.level_embed, geometry.spatial_shapes)
-        return FeatureTokens(features, positions, geometry)
+        return FeatureTokens(
+            features, positions, geometry, feature_maps.image_sizes, feature_maps.strides
+        )
 
-    def _constants_of(self, feature_maps: FeatureMaps) -> tuple[TokenGeometry, SineTables]:
-        like = feature_maps.maps[0]
-        geometry = TokenGeometry(
+    def _geometry_of(self, feature_maps: FeatureMaps) -> TokenGeometry:
+        valid = feature_maps.valid_sizes
+        if self.padding_in_evaluation and not self.training:
+            valid = (feature_maps.spatial_shapes,) * len(valid)
+        return TokenGeometry(
             feature_maps.spatial_shapes,
-            feature_maps.valid_sizes,
-            like.device,
+            valid,
+            feature_maps.maps[0].device,
             at_least_float32(self.level_embed.dtype),
         )
-        if not is_plain(like):
+
+    def _constants_of(self, feature_maps: FeatureMaps) -> tuple[TokenGeometry, PositionTables]:
+        geometry = self._geometry_of(feature_maps)
+        if not is_plain(feature_maps.maps[0]):
             return geometry, self._tables(geometry)
         sizes = (geometry.spatial_shapes, geometry.covered)
         key = (*sizes, geometry.device, geometry.dtype, self.encode_padding)
         return self._constants.get(key, lambda: (geometry, self._tables(geometry)))
 
-    def _tables(self, geometry: TokenGeometry) -> SineTables:
+    def _tables(self, geometry: TokenGeometry) -> PositionTables:
         rows, columns, levels = geometry.cells
         shapes, distinct = geometry.spatial_shapes, geometry.distinct
         tables, starts = [], []
@@ -99,7 +131,7 @@ class PositionEmbedding(nn.Module):
                 outside_rows, outside_columns = columns >= limits[..., 1], rows >= limits[..., 0]
             row_index = torch.where(outside_rows, tables[0].shape[1] - 1, row_index)
             column_index = torch.where(outside_columns, tables[1].shape[1] - 1, column_index)
-        return SineTables(tables[0], tables[1], row_index, column_index, levels)
+        return PositionTables(tables[0], tables[1], row_index, column_index, levels)
 
     def _table(
         self, lengths: Sequence[int], covered: Sequence[Sequence[int]], geometry: TokenGeometry
@@ -117,9 +149,10 @@ class PositionEmbedding(nn.Module):
         for level, length in enumerate(lengths):
             cell = torch.arange(1, length + 1, dtype=dtype, device=device)
             cell = cell.minimum(limits[:, level])
-            phases.append((cell - 0.5) / (limits[:, level] + 1e-6))
-        phases.append(limits.new_tensor(-0.5).div(1e-6).expand(len(covered), 1))
-        table = sine_features(torch.cat(phases, dim=1) * (2 * math.pi), self.hidden_dim // 2)
+            phases.append((cell + self.offset) / (limits[:, level] + 1e-6))
+        phases.append(limits.new_tensor(self.offset).div(1e-6).expand(len(covered), 1))
+        angles = torch.cat(phases, dim=1) * (2 * math.pi)
+        table = sine_features(angles, self.hidden_dim // 2, self.temperature)
         if not self.encode_padding:
             table[:, -1] = 0
         return table

@@ -18,17 +18,18 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
-def generalized_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
+def generalized_iou(boxes_a: Tensor, boxes_b: Tensor, eps: float = 0.0) -> Tensor:
     """Generalised IoU of boxes that broadcast against each other.
 
     Args:
         boxes_a: (..., 4) corners.
         boxes_b: (..., 4) corners, broadcastable to ``boxes_a``.
+        eps: Added to union and hull, in units of area.
 
     Returns:
         (...) in [-1, 1]; finite also for boxes without area.
 
-    Source: Rezatofighi et al., CVPR 2019.
+    Source: Rezatofighi et al., CVPR 2019; released code of DINO for ``eps``.
     """
     area_a = (boxes_a[..., 2:] - boxes_a[..., :2]).prod(-1)
     area_b = (boxes_b[..., 2:] - boxes_b[..., :2]).prod(-1)
@@ -39,6 +40,8 @@ def generalized_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     hull_low = torch.minimum(boxes_a[..., :2], boxes_b[..., :2])
     hull_high = torch.maximum(boxes_a[..., 2:], boxes_b[..., 2:])
     hull = (hull_high - hull_low).clamp(min=0).prod(-1)
+    if eps:
+        return intersection / (union + eps) - (hull - union) / (hull + eps)
     # The smallest positive number changes no quotient of real boxes and keeps 0 / 0 finite.
     tiny = torch.finfo(union.dtype).tiny
     iou = intersection / union.clamp(min=tiny)

@@ -65,7 +65,7 @@ class DenseAttention(nn.Module):
         attended = F.scaled_dot_product_attention(
             queries, keys, values, seen, self.dropout if self.training else 0.0
         )
-        attention_map = _summed_over_heads(queries, keys, seen) if with_map else None
+        attention_map = attention_summed_over_heads(queries, keys, seen) if with_map else None
         return self.out_proj(attended.transpose(1, 2).flatten(2)), attention_map
 
     def projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
@@ -80,13 +80,28 @@ class DenseAttention(nn.Module):
 
 
 @torch.no_grad()
-def _summed_over_heads(queries: Tensor, keys: Tensor, seen: Tensor | None) -> Tensor:
-    """(B, Q, N) attention weights; arguments as the attention's, by head."""
+def attention_summed_over_heads(
+    queries: Tensor, keys: Tensor, mask: Tensor | None, scale: float | None = None
+) -> Tensor:
+    """Attention weights without dropout, in float32 or float64.
+
+    Args:
+        queries: (B, H, Q, D).
+        keys: (B, H, N, D).
+        mask: What broadcasts to (B, H, Q, N): bool, True on keys that may be read, or numbers that
+            are added to the logits; None for neither.
+        scale: Factor of the products; None for that of D channels.
+
+    Returns:
+        (B, Q, N).
+    """
     dtype = at_least_float32(queries.dtype)
     with torch.autocast(queries.device.type, enabled=False):
-        scaled = queries.to(dtype) * queries.shape[-1] ** -0.5
+        scaled = queries.to(dtype) * (queries.shape[-1] ** -0.5 if scale is None else scale)
         logits = scaled @ keys.to(dtype).transpose(-1, -2)
-    if seen is not None:
-        logits.masked_fill_(~seen, float("-inf"))
+    if mask is not None and mask.dtype == torch.bool:
+        logits.masked_fill_(~mask, float("-inf"))
+    elif mask is not None:
+        logits += mask
     weights: Tensor = logits.softmax(-1)
     return weights.sum(1)

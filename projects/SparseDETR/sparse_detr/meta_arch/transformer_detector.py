@@ -23,26 +23,22 @@ from ..decoder import Decoder
 from ..encoder import Encoder, auxiliary_predictions
 from ..feature_projection import MultiScaleProjection, PositionEmbedding
 from ..heads import DetectionHeads
-from ..postprocess import TopDetections
+from ..postprocess import Postprocess
 from ..preprocess import PixelStatistics, normalised_batch, targets_of
-from ..query_selection import (
-    LearnedQueries,
-    ProposalProjection,
-    Proposals,
-    TwoStageQueries,
-)
+from ..query_selection import FirstStageQueries, LearnedQueries, ProposalProjection, Proposals
 from ..structures import (
     DetectorOutput,
     FeatureMaps,
     FeatureTokens,
     ImageBatch,
     PaddedImages,
+    Targets,
     TokenSelection,
 )
 from ..token_scoring import TokenScoring
-from ..token_selection import KeepRatio, KeepRatioLike, TopRhoSelection, Uniform
+from ..token_selection import KeepRatio, KeepRatioLike, TokenSelector, Uniform
 from .event_log import log_scalars
-from .part_checks import check_parts, checked_ratio
+from .part_checks import check_parts, checked_ratio, level_strides
 
 
 class TransformerDetector(nn.Module):
@@ -84,16 +80,16 @@ class TransformerDetector(nn.Module):
         feature_projection: MultiScaleProjection,
         position_embedding: PositionEmbedding,
         encoder: Encoder,
-        query_selection: LearnedQueries | TwoStageQueries,
+        query_selection: LearnedQueries | FirstStageQueries,
         decoder: Decoder,
         heads: DetectionHeads,
-        postprocess: TopDetections,
+        postprocess: Postprocess,
         num_classes: int,
         hidden_dim: int,
         num_levels: int,
         criterion: SetCriterion | None = None,
         token_scoring: TokenScoring | None = None,
-        token_selection: TopRhoSelection | None = None,
+        token_selection: TokenSelector | None = None,
         proposal_projection: ProposalProjection | None = None,
         keep_ratio: KeepRatioLike | None = None,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
@@ -121,6 +117,7 @@ class TransformerDetector(nn.Module):
         self.pad_before_backbone = pad_before_backbone
         self.pixel_statistics = PixelStatistics(pixel_mean, pixel_std)
         check_parts(self, hidden_dim, num_levels)
+        self.strides = level_strides(backbone, feature_projection)
         self.keep_ratio = keep_ratio
 
     @property
@@ -180,13 +177,13 @@ class TransformerDetector(nn.Module):
                 self.feature_projection(self.backbone(group.pixels)),
                 group.image_sizes,
                 (group.pixels.shape[-2], group.pixels.shape[-1]),
+                self.strides,
+                self.feature_projection.derived_levels,
             )
             for group in groups
         ]
         merged = FeatureMaps.merge(parts, [group.positions for group in groups])
-        sizes = {p: s for g in groups for p, s in zip(g.positions, g.image_sizes, strict=True)}
-        tokens = cast(FeatureTokens, self.position_embedding(merged))
-        return replace(tokens, image_sizes=tuple(sizes[p] for p in sorted(sizes)))
+        return cast(FeatureTokens, self.position_embedding(merged))
 
     def detect(
         self,
@@ -194,6 +191,7 @@ class TransformerDetector(nn.Module):
         keep_ratio: KeepRatioLike | None = None,
         supervise: bool = False,
         with_sampling: bool = False,
+        targets: Sequence[Targets] | None = None,
     ) -> DetectorOutput:
         """Everything from the tokens on.
 
@@ -203,18 +201,18 @@ class TransformerDetector(nn.Module):
             supervise: Also predict in every stage that has a loss. Without it nothing is computed
                 that the final detections do not need.
             with_sampling: Keep where the decoder's cross-attention read (for DAM and pictures).
+            targets: Objects of the images, in training only: for denoising queries.
         """
         ratio = self._keep_ratio if keep_ratio is None else checked_ratio(self, keep_ratio)
         scored = self.token_scoring is not None and self.token_scoring.reads_projection
         proposals = Proposals.of(tokens, self.proposal_projection, scored)
         selection = self._select_tokens(tokens, proposals, ratio, supervise)
         num_auxiliary = self.heads.num_encoder_heads if supervise else 0
-        encoded = self.encoder(tokens, selection, num_auxiliary)
+        encoded = self.encoder(tokens, selection, num_auxiliary, self.heads)
         auxiliary = auxiliary_predictions(encoded, selection, proposals, self.heads)
-        queries = self.query_selection(encoded, tokens, proposals, self.heads, supervise)
-        decoded = self.decoder(
-            queries, encoded.memory, tokens, self.heads, supervise, with_sampling
-        )
+        queries = self.query_selection(encoded, tokens, proposals, self.heads, supervise, targets)
+        read = encoded.tokens_read(tokens)
+        decoded = self.decoder(queries, encoded.memory, read, self.heads, supervise, with_sampling)
         return DetectorOutput(tokens, selection, auxiliary, queries, decoded)
 
     def _select_tokens(
@@ -241,8 +239,8 @@ class TransformerDetector(nn.Module):
         if self.criterion is None:
             raise ValueError("criterion must be given to train, got None")
         targets = targets_of(batched_inputs, self.num_classes, images.images[0])
-        with_sampling = self.criterion.token_scoring is not None
-        output = self.detect(self.extract_tokens(images), keep_ratio, True, with_sampling)
+        tokens, looks = self.extract_tokens(images), self.criterion.reads_attention
+        output = self.detect(tokens, keep_ratio, True, looks, targets)
         result = self.criterion(output, targets, images.image_ids)
         log_scalars(result.logs)
         return dict(result.weighted())

@@ -1,5 +1,6 @@
 """Where the decoder's queries come from."""
 
+from .denoising import ContrastiveDenoising
 from .encoder_proposals import (
     ProposalGrid,
     ProposalProjection,
@@ -7,11 +8,16 @@ from .encoder_proposals import (
     proposal_grid,
     top_tokens,
 )
+from .first_stage import FirstStageQueries
 from .learned_queries import LearnedQueries
+from .mixed import MixedQueries
 from .two_stage import TwoStageQueries
 
 __all__ = [
+    "ContrastiveDenoising",
+    "FirstStageQueries",
     "LearnedQueries",
+    "MixedQueries",
     "ProposalGrid",
     "ProposalProjection",
     "Proposals",

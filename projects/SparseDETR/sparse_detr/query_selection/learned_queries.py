@@ -5,11 +5,13 @@ Role in the flow: encoder -> **query selection** -> decoder.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from ..heads import DetectionHeads
-from ..structures import DecoderQueries, EncoderOutput, FeatureTokens
+from ..structures import DecoderQueries, EncoderOutput, FeatureTokens, Targets
 from .encoder_proposals import Proposals
 
 
@@ -49,6 +51,7 @@ class LearnedQueries(nn.Module):
         proposals: Proposals,
         heads: DetectionHeads,
         with_predictions: bool,
+        targets: Sequence[Targets] | None = None,
     ) -> DecoderQueries:
         """Queries for a batch.
 
@@ -58,6 +61,7 @@ class LearnedQueries(nn.Module):
             proposals: Not used.
             heads: Not used.
             with_predictions: Not used: there is no first stage.
+            targets: Not used: no denoising queries are made.
         """
         position = self.query_embed.weight[:, : self.hidden_dim]
         content = self.query_embed.weight[:, self.hidden_dim :]

@@ -22,12 +22,15 @@ class FeatureTokens:
         geometry: Where the tokens lie; constants that all batches of these shapes share.
         image_sizes: (height, width) of each image, pixels, as the network saw it; None where the
             tokens come from no images.
+        strides: Pixels from one cell of a level to the next, L of them; None where the backbone
+            does not tell.
     """
 
     features: Tensor
     positions: TokenPositions
     geometry: TokenGeometry
     image_sizes: tuple[Size, ...] | None = None
+    strides: tuple[int, ...] | None = None
 
     @property
     def position(self) -> Tensor:

@@ -12,7 +12,8 @@ class Predictions:
     """Class logits and boxes of one set of candidates.
 
     Attributes:
-        logits: (B, Q, num_classes).
+        logits: (B, Q, num_classes), or one more with "no object" last, see
+            :mod:`sparse_detr.class_scores`.
         boxes_cxcywh: (B, Q, 4) normalised to the image, in (0, 1).
         candidate_mask: (B, Q) bool, False on rows that are no candidates (padding, surplus), or
             None if all are.
@@ -23,6 +24,12 @@ class Predictions:
     boxes_cxcywh: Tensor
     candidate_mask: Tensor | None = None
     class_agnostic: bool = False
+
+    def rows(self, part: slice) -> Predictions:
+        """The predictions of some of the rows."""
+        mask = None if self.candidate_mask is None else self.candidate_mask[:, part]
+        boxes = self.boxes_cxcywh[:, part]
+        return Predictions(self.logits[:, part], boxes, mask, self.class_agnostic)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor
 
+from .denoising import DenoisingRows
 from .feature_tokens import FeatureTokens
+from .memory_tokens import MemoryTokens
 from .predictions import Predictions
 from .token_selection import KeptTokens, TokenSelection
 
@@ -30,21 +33,35 @@ class Sampling:
         hidden = ~query_mask[:, :, None, None, None]
         return Sampling(self.locations, self.weights.masked_fill(hidden, 0))
 
+    def from_row(self, first: int) -> Sampling:
+        """The same without the rows in front of ``first``."""
+        return Sampling(self.locations[:, first:], self.weights[:, first:])
+
 
 @dataclass(frozen=True)
 class EncoderOutput:
     """What the encoder gives.
 
     Attributes:
-        memory: (B, N, C) all tokens, the kept ones updated.
+        memory: (B, N, C) all tokens, the kept ones updated; or (B, K, C) another sequence.
         layer_rows: Rows (B, K or N, C) after each layer that has an auxiliary head; empty unless
             asked for.
         kept: The only tokens whose memory differs from the tokens' features; None if any may.
+        sequence: Position and padding of a memory that is not of the tokens; None where it is.
     """
 
     memory: Tensor
     layer_rows: tuple[Tensor, ...] = ()
     kept: KeptTokens | None = None
+    sequence: MemoryTokens | None = None
+
+    def tokens_read(self, tokens: FeatureTokens) -> FeatureTokens:
+        """What the rows of the memory are: the tokens of the batch, or the sequence in their place.
+
+        Args:
+            tokens: The tokens of the batch.
+        """
+        return tokens if self.sequence is None else cast(FeatureTokens, self.sequence)
 
 
 @dataclass(frozen=True)
@@ -53,21 +70,39 @@ class DecoderQueries:
 
     Attributes:
         content: (B, Q, C).
-        position: (B, Q, C), added to the content in every decoder layer.
+        position: (B, Q, C), added to the content in every decoder layer; None where the decoder
+            makes it from the reference points.
         reference_points: (B, Q, 2) centres or (B, Q, 4) boxes (cxcywh), normalised, no gradient
             where they come from the first stage; None for queries that start from no place.
         first_stage: Predictions of the first stage for all tokens; only when asked for.
         token_indices: (B, Q) the tokens that became queries, or None for learned queries.
         query_mask: (B, Q) bool, False on rows that stand on padding because the image has fewer
             tokens than there are queries; None if no row does.
+        denoising: While training with denoising: the first P rows are denoising queries, so that
+            Q above counts P + Q rows but for ``token_indices``. None otherwise.
     """
 
     content: Tensor
-    position: Tensor
+    position: Tensor | None
     reference_points: Tensor | None
     first_stage: Predictions | None = None
     token_indices: Tensor | None = None
     query_mask: Tensor | None = None
+    denoising: DenoisingRows | None = None
+
+    @property
+    def num_denoising(self) -> int:
+        """Number P of rows in front that are denoising queries."""
+        return 0 if self.denoising is None else self.denoising.rows
+
+    def visible(self) -> Tensor | None:
+        """Who may be seen: None all, (B, Q) bool the same by every row, (B or 1, Q, Q) by row."""
+        if not self.num_denoising:
+            return self.query_mask
+        assert self.denoising is not None
+        num_queries = self.content.shape[1] - self.num_denoising
+        pairs = self.denoising.visible(num_queries, self.content.device)[None]
+        return pairs if self.query_mask is None else pairs & self.query_mask[:, None]
 
 
 @dataclass(frozen=True)
@@ -81,11 +116,14 @@ class DecoderOutput:
         attention_maps: In its place for dense cross-attention: (B, Q, N) of each layer, the
             attention weights without dropout, summed over the heads; no gradient. Empty unless
             asked for.
+        denoising: Predictions of the denoising queries, one entry per layer like ``predictions``;
+            empty without them. All other fields are about the matching queries alone.
     """
 
     predictions: tuple[Predictions, ...]
     sampling: tuple[Sampling, ...] = ()
     attention_maps: tuple[Tensor, ...] = ()
+    denoising: tuple[Predictions, ...] = ()
 
 
 @dataclass(frozen=True)

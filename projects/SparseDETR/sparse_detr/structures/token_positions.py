@@ -18,8 +18,8 @@ from .row_access import gather_rows
 
 
 @dataclass(frozen=True, eq=False)
-class SineTables:
-    """Sine encodings of rows and columns; constants of a shape.
+class PositionTables:
+    """Encodings of rows and columns; where they are not learned, constants of a shape.
 
     Attributes:
         rows: (B or 1, sum of H_l + 1, C/2) of every row of every level, finest first; the last one
@@ -28,6 +28,7 @@ class SineTables:
         row_index: (B or 1, N) int64, which of ``rows`` a token has.
         column_index: (B or 1, N) int64.
         levels: (N,) int64.
+        columns_first: Whether the column's half of the channels comes first.
     """
 
     rows: Tensor
@@ -35,6 +36,7 @@ class SineTables:
     row_index: Tensor
     column_index: Tensor
     levels: Tensor
+    columns_first: bool = False
 
     def encoding(self, indices: Tensor | None) -> Tensor:
         """(B, K, C) encodings of tokens (B, K), or (B or 1, N, C) of all of them."""
@@ -45,20 +47,20 @@ class SineTables:
                 table = table.expand(batch, -1, -1)
                 index = gather_rows(index.expand(batch, -1), indices)
             halves.append(gather_rows(table, index))
-        return torch.cat(halves, dim=-1)
+        return torch.cat(halves[::-1] if self.columns_first else halves, dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
 class TokenPositions:
-    """Sine encoding of the cell plus learned embedding of the level.
+    """Encoding of the cell plus embedding of the level.
 
     Attributes:
-        tables: Sine encodings.
-        level_embed: (L, C).
+        tables: Encodings of rows and columns.
+        level_embed: (L, C); zeros where levels have none.
         spatial_shapes: L pairs (H_l, W_l).
     """
 
-    tables: SineTables
+    tables: PositionTables
     level_embed: Tensor
     spatial_shapes: tuple[Size, ...]
 
@@ -84,8 +86,8 @@ class TokenPositions:
         Returns:
             For each level (B or 1, H_l, W_l, D). What stands on padding means nothing.
         """
-        of_rows, of_columns = weight.chunk(2, dim=-1)
-        level_rows, level_columns = self.level_embed.chunk(2, dim=-1)
+        of_rows, of_columns = self._halves(weight)
+        level_rows, level_columns = self._halves(self.level_embed)
         rows = F.linear(self.tables.rows.to(weight.dtype), of_rows)
         columns = F.linear(self.tables.columns.to(weight.dtype), of_columns)
         levels = F.linear(level_rows, of_rows) + F.linear(level_columns, of_columns)
@@ -96,3 +98,8 @@ class TokenPositions:
             strict=False,  # the last row and column belong to padding
         )
         return [r[:, :, None] + (c + level)[:, None] for r, c, level in by_level]
+
+    def _halves(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., C/2) each: the channels of the row and those of the column."""
+        first, second = values.chunk(2, dim=-1)
+        return (second, first) if self.tables.columns_first else (first, second)

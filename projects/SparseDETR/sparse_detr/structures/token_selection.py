@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .memory_tokens import MemoryTokens
 from .predictions import Predictions
 from .row_access import flat_rows, gather_rows, leading_rows
 
@@ -122,11 +123,16 @@ class TokenSelection:
             scored the tokens.
         predictions: Predictions of all tokens that the scores were read from, for a loss of their
             own, or None.
+        raw_scores: (B, N) the scores before padding was masked, for a loss of them, or None.
+        sequence: What encoder and decoder read in place of the tokens: the kept ones and others
+            that were pooled from the rest. None where kept tokens are written back.
     """
 
     layers: tuple[KeptTokens, ...]
     token_scores: Tensor | None = None
     predictions: Predictions | None = None
+    raw_scores: Tensor | None = None
+    sequence: MemoryTokens | None = None
 
     def for_layer(self, layer: int) -> KeptTokens:
         """Kept tokens of encoder layer ``layer``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +82,10 @@ class Comparison:
             f"({self.worst_name}), tolerance {self.tolerance:.0e}"
         )
         return "\n".join([text, *(f"       {miss}" for miss in self.misses[:20])])
+
+
+Case = tuple[str, Callable[[], list[Comparison]]]
+"""Name of a case, and what runs it."""
 
 
 def as_array(value: Any) -> Array:

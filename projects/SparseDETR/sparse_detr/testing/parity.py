@@ -1,38 +1,39 @@
 """Proves the package equal to reference vectors: ``python -m sparse_detr.testing.parity DIR``.
 
-Runs every case of a folder (``cases.json``, ``ops.npz``, ``backbone_*.npz``, ``full_*.npz``), or of
-``sparse_detr`` below it where the folder holds those of several systems, in float64 with the
-released-behaviour preset, prints one line per case with its worst error, and ends with exit code 1
-if anything missed, 2 if the folder holds no case.
+Runs every case of a folder and of the folders directly below it, whatever systems they are of, in
+float64 with the released-behaviour preset, prints one line per case with its worst error, and ends
+with exit code 1 if anything missed, 2 if there is no case.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
-from .backbone_cases import run_backbone_case
-from .comparison import Comparison
-from .full_size_case import run_full_size_case
-from .operator_cases import run_operator_cases
-from .small_cases import run_small_case
+from . import (
+    detr_cases,
+    dino_cases,
+    first_stage_cases,
+    focus_cases,
+    pnp_cases,
+    smca_cases,
+    sparse_detr_cases,
+)
+from .comparison import Case
 
-Case = tuple[str, Callable[[], list[Comparison]]]
-
-SYSTEM = "sparse_detr"
-"""Name of this project's folder where the vectors of several systems lie side by side."""
-
-
-def cases_folder(folder: Path) -> Path:
-    """Gives the folder that holds the cases: ``sparse_detr`` below ``folder`` if it is there."""
-    below = folder / SYSTEM
-    return below if below.is_dir() else folder
-
+# One function per system: yields the cases that it finds in a folder, none if it knows none.
+_SYSTEMS: tuple[Callable[[Path], Iterator[Case]], ...] = (
+    sparse_detr_cases.cases,
+    detr_cases.cases,
+    dino_cases.cases,
+    focus_cases.cases,
+    smca_cases.cases,
+    pnp_cases.cases,
+    first_stage_cases.cases,
+)
 
 # What a damaged file can lead to; one such case must not keep the others from being reported.
 _FAULTS_OF_A_CASE = (
@@ -48,36 +49,17 @@ _FAULTS_OF_A_CASE = (
 
 
 def golden_cases(folder: Path) -> Iterator[Case]:
-    """Name and runner of every case found in a folder.
+    """Name and runner of every case found in a folder and in those directly below it.
 
     Args:
-        folder: Holds ``cases.json`` and arrays, itself or in ``sparse_detr``; what is not there is
-            not run.
+        folder: Holds the files of cases, or folders that do; what is not there is not run.
 
     Raises:
-        ValueError: ``cases.json`` is not JSON, or not a mapping of names to recipes.
+        ValueError: A listing of cases cannot be read.
     """
-    folder = cases_folder(folder)
-    listing = folder / "cases.json"
-    if listing.is_file():
-        try:
-            cases = json.loads(listing.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{listing} is not JSON: {error}") from error
-        if not isinstance(cases, dict):
-            raise ValueError(f"{listing} must hold a mapping of names to recipes")
-        for name, meta in cases.items():
-            yield name, partial(_one, partial(run_small_case, folder, name, meta))
-    if (folder / "ops.npz").is_file():
-        yield "ops", partial(run_operator_cases, folder)
-    for path in sorted(folder.glob("backbone_*.npz")):
-        yield path.stem, partial(_one, partial(run_backbone_case, path))
-    for path in sorted(folder.glob("full_*_rho*.npz")):
-        yield path.stem, partial(_one, partial(run_full_size_case, path))
-
-
-def _one(run: Callable[[], Comparison]) -> list[Comparison]:
-    return [run()]
+    for place in [folder, *sorted(path for path in folder.glob("*") if path.is_dir())]:
+        for cases in _SYSTEMS:
+            yield from cases(place)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

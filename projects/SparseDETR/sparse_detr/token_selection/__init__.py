@@ -4,6 +4,7 @@ Role in the flow: token scoring -> **token selection** -> encoder.
 """
 
 from .budgets import GflopBudget, LatencyBudget
+from .cascade import Cascade
 from .keep_ratio import (
     KeepRatio,
     PerLayer,
@@ -13,22 +14,29 @@ from .keep_ratio import (
     check_keep_ratio,
     kept_count,
 )
+from .poll_and_pool import PollAndPool, polled_counts
 from .ranked_tokens import RankedTokens
 from .selection import TopRhoSelection
 from .text_forms import KeepRatioLike, as_keep_ratio
 
+TokenSelector = TopRhoSelection | PollAndPool
+
 __all__ = [
+    "Cascade",
     "GflopBudget",
     "KeepRatio",
     "KeepRatioLike",
     "LatencyBudget",
     "PerLayer",
     "PerLevel",
+    "PollAndPool",
     "RankedTokens",
     "ScoreMass",
+    "TokenSelector",
     "TopRhoSelection",
     "Uniform",
     "as_keep_ratio",
     "check_keep_ratio",
     "kept_count",
+    "polled_counts",
 ]

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from ..meta_arch import TransformerDetector
 
 LOWEST, HIGHEST = 0.01, 1.0
-FORMS = "levels:0.1,0.3,0.5,1 layers:0.5,0.4,0.3 mass:0.9 gflops:100 latency:150"
+FORMS = (
+    "levels:0.1,0.3,0.5,1 layers:0.5,0.4,0.3 cascade:0.5x1,0.8,0.6 mass:0.9 gflops:100 latency:150"
+)
 
 
 def check_keep_ratio(keep_ratio: Any, name: str = "keep_ratio") -> float:
@@ -190,7 +192,7 @@ class PerLevel(KeepRatio):
     ratios: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        ratios = _sequence(self.ratios, "levels")
+        ratios = check_several(self.ratios, "levels")
         checked = (check_keep_ratio(r, f"level {i} of keep_ratio") for i, r in enumerate(ratios))
         object.__setattr__(self, "ratios", tuple(checked))
 
@@ -239,7 +241,7 @@ class PerLayer(KeepRatio):
 
     def __post_init__(self) -> None:
         entries = []
-        for index, entry in enumerate(_sequence(self.entries, "layers")):
+        for index, entry in enumerate(check_several(self.entries, "layers")):
             if not isinstance(entry, KeepRatio):
                 entry = Uniform(check_keep_ratio(entry, f"layer {index} of keep_ratio"))
             if not isinstance(entry, (Uniform, PerLevel, ScoreMass)):
@@ -332,7 +334,7 @@ class ScoreMass(KeepRatio):
         return KeptTokens(most.kept_indices[:, : max(kept)], kept)
 
 
-def _sequence(values: Any, kind: str) -> Sequence[Any]:
+def check_several(values: Any, kind: str) -> Sequence[Any]:
     """Values that are several, at least one.
 
     Raises:

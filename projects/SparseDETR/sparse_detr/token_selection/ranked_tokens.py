@@ -20,12 +20,15 @@ class RankedTokens:
         scores: (B, N) logits of the tokens as the selection saw them; no gradient.
         tokens: The tokens.
         padding_competes: Whether padded tokens may be kept (released behaviour).
+        counts_from_largest: Whether a cascade counts from the largest image of the batch (released
+            behaviour).
     """
 
     ranks: Tensor
     scores: Tensor
     tokens: FeatureTokens
     padding_competes: bool = False
+    counts_from_largest: bool = False
 
     @property
     def limits(self) -> tuple[int, ...]:

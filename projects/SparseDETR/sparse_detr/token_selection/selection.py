@@ -20,13 +20,22 @@ class TopRhoSelection:
         edge_tokens_compete: False ranks tokens that are no proposal (outermost ring of a fine
             level) behind all others: they enter the network as zero, so their common score says
             nothing about them. True is the released behaviour.
+        counts_from_largest: False takes the numbers of a cascade for each image from its own
+            tokens. True is the released behaviour: from the largest image of the batch, with no
+            more rows written back than the image's first layer keeps.
 
     Source: Sparse DETR, section 3.2; released code for the count.
     """
 
-    def __init__(self, padding_competes: bool = False, edge_tokens_compete: bool = False) -> None:
+    def __init__(
+        self,
+        padding_competes: bool = False,
+        edge_tokens_compete: bool = False,
+        counts_from_largest: bool = False,
+    ) -> None:
         self.padding_competes = padding_competes
         self.edge_tokens_compete = edge_tokens_compete
+        self.counts_from_largest = counts_from_largest
 
     def __call__(
         self, logits: Tensor, tokens: FeatureTokens, grid: ProposalGrid, keep_ratio: KeepRatioLike
@@ -44,8 +53,11 @@ class TopRhoSelection:
         ranks = scores.detach()
         if not self.edge_tokens_compete:
             ranks = grid.rank_last(ranks, tokens.padding_mask)
-        ranked = RankedTokens(ranks, scores.detach(), tokens, self.padding_competes)
-        return TokenSelection(as_keep_ratio(keep_ratio).keep_for_layers(ranked), scores)
+        ranked = RankedTokens(
+            ranks, scores.detach(), tokens, self.padding_competes, self.counts_from_largest
+        )
+        layers = as_keep_ratio(keep_ratio).keep_for_layers(ranked)
+        return TokenSelection(layers, scores, raw_scores=logits)
 
     def _masked(self, logits: Tensor, tokens: FeatureTokens) -> Tensor:
         if self.padding_competes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from .budgets import GflopBudget, LatencyBudget
+from .cascade import Cascade
 from .keep_ratio import (
     FORMS,
     HIGHEST,
@@ -33,7 +34,8 @@ def as_keep_ratio(value: KeepRatioLike) -> KeepRatio:
         value: A number in (0, 1]; a text: such a number, ``levels:0.1,0.3,0.5,1``,
             ``layers:0.5,0.4,0.3`` (entries that are no numbers: ``layers:0.5/mass:0.9/0.2``),
             ``mass:0.9``, ``gflops:100`` or ``latency:150``, the last three also with bounds, as in
-            ``mass:0.9,0.05-0.5``; or a keeping ratio, which is given back.
+            ``mass:0.9,0.05-0.5``; ``cascade:0.5x1,0.8,0.6`` or ``cascade:0.5`` for the released
+            factors of six layers; or a keeping ratio, which is given back.
 
     Raises:
         ValueError: It is none of these; the message says what is wrong with it.
@@ -77,6 +79,13 @@ def _layers(rest: str, text: str) -> KeepRatio:
     return PerLayer(tuple(_number(p, text) if ":" not in p else _parse(p) for p in rest.split("/")))
 
 
+def _cascade(rest: str, text: str) -> KeepRatio:
+    ratio, cross, factors = rest.partition("x")
+    if not cross:
+        return Cascade(_number(ratio, text))
+    return Cascade(_number(ratio, text), tuple(_number(p, text) for p in factors.split(",")))
+
+
 def _mass(rest: str, text: str) -> KeepRatio:
     first, bounds, file = _rule_parts(rest, text)
     _refuse_file(file, text)
@@ -97,6 +106,7 @@ def _latency(rest: str, text: str) -> KeepRatio:
 _READERS: dict[str, Callable[[str, str], KeepRatio]] = {
     "levels": _levels,
     "layers": _layers,
+    "cascade": _cascade,
     "mass": _mass,
     "gflops": _gflops,
     "latency": _latency,

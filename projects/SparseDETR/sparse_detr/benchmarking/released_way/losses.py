@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ...class_scores import SigmoidClasses
 from ...criterion import SetCriterion
 from ...layers.boxes import cxcywh_to_xyxy, generalized_iou
 from ...structures import Sampling, Size, Targets
@@ -63,7 +64,7 @@ def _stage_loss(
     dense[image, row] = labels
     one_hot = logits.new_zeros((*logits.shape[:2], classes + 1))
     one_hot.scatter_(2, dense[..., None], 1)
-    alpha = criterion.matcher.alpha
+    alpha = _focal_alpha(criterion)
     focal = _focal_loss(logits, one_hot[..., :-1], alpha) / num_boxes
     found = boxes[image, row]
     l1 = F.l1_loss(found, wanted, reduction="none").sum() / num_boxes
@@ -74,6 +75,16 @@ def _stage_loss(
         + criterion.bbox_weight * l1
         + criterion.giou_weight * giou_loss
     )
+
+
+def _focal_alpha(criterion: SetCriterion) -> float:
+    scores = criterion.matcher.class_scores
+    if not isinstance(scores, SigmoidClasses):
+        raise ValueError(
+            "criterion.matcher.class_scores must be SigmoidClasses for the released way of Sparse "
+            f"DETR, got {type(scores).__name__}"
+        )
+    return scores.alpha
 
 
 def _focal_loss(logits: Tensor, target: Tensor, alpha: float) -> Tensor:
@@ -96,7 +107,7 @@ def released_match(
     rows = boxes.flatten(0, 1)
     labels = torch.cat([target.labels for target in targets])
     wanted = torch.cat([target.boxes_cxcywh for target in targets])
-    alpha = matcher.alpha
+    alpha = _focal_alpha(criterion)
     negative = (1 - alpha) * (probability**2) * (-(1 - probability + 1e-8).log())
     positive = alpha * ((1 - probability) ** 2) * (-(probability + 1e-8).log())
     classes = positive[:, labels] - negative[:, labels]

@@ -93,6 +93,7 @@ class PackedSelfAttention(nn.Module):
         value: Tensor,
         key_padding_mask: Tensor | None = None,
         need_weights: bool = False,
+        attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
         """As torch's layer is called.
 
@@ -102,17 +103,18 @@ class PackedSelfAttention(nn.Module):
             value: (B, Q, C).
             key_padding_mask: (B, Q) bool, True on rows that nobody reads.
             need_weights: False.
+            attn_mask: None: pairs are masked while training only.
 
         Returns:
             (B, Q, C), and None in place of the weights.
 
         Raises:
-            ValueError: Keys of their own, or weights asked for.
+            ValueError: Keys of their own, weights asked for, or pairs masked.
         """
-        if key is not query or need_weights:
+        if key is not query or need_weights or attn_mask is not None:
             raise ValueError(
-                "key must be the query and need_weights False in an optimised detector; use the "
-                "detector that it was made from"
+                "key must be the query, need_weights False and attn_mask None in an optimised "
+                "detector; use the detector that it was made from"
             )
         batch, rows, width = query.shape
         joint = self.query_key(query).view(batch, rows, 2, self.num_heads, -1)

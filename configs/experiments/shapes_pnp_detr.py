@@ -1,0 +1,7 @@
+"""PnP-DETR on drawn shapes."""
+
+from ..models.small_pnp_detr import model
+from .shapes_dam import data, dataloader, optimizer, schedule, train
+
+model.num_classes = "auto"
+train.output_dir = "output/experiments/shapes_pnp_detr"

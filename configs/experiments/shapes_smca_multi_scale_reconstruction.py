@@ -1,0 +1,7 @@
+"""The reconstruction of SMCA on drawn shapes."""
+
+from ..models.small_smca_multi_scale_reconstruction import model
+from .shapes_dam import data, dataloader, optimizer, schedule, train
+
+model.num_classes = "auto"
+train.output_dir = "output/experiments/shapes_smca_multi_scale_reconstruction"

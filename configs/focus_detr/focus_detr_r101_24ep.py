@@ -1,0 +1,6 @@
+"""Focus-DETR on DINO, ResNet-101, 24 epochs."""
+
+from .focus_detr_r50_24ep import dataloader, model, optimizer, schedule, train
+
+model.backbone.stages.depth = 101
+train.output_dir = "output/focus_detr_r101_24ep"

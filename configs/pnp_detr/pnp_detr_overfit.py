@@ -1,0 +1,6 @@
+"""Small PnP-DETR that learns a few COCO images by heart: do data, model and losses fit?"""
+
+from ..models.small_pnp_detr import model
+from ..overfit import dataloader, optimizer, schedule, train
+
+train.output_dir = "output/pnp_detr_overfit"

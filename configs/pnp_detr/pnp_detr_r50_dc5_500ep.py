@@ -1,0 +1,8 @@
+"""PnP-DETR, ResNet-50 with a dilated last stage (stride 16), 500 epochs."""
+
+from ..models.backbones.resnet50_dc5 import backbone
+from .pnp_detr_r50_500ep import dataloader, model, optimizer, schedule, train
+
+model.backbone.stages = backbone.stages
+model.token_selection.num_pooled = 100
+train.output_dir = "output/pnp_detr_r50_dc5_500ep"

@@ -1,0 +1,6 @@
+"""Small reconstruction of SMCA that learns a few COCO images by heart."""
+
+from ..models.small_smca_multi_scale_reconstruction import model
+from ..overfit import dataloader, optimizer, schedule, train
+
+train.output_dir = "output/smca_multi_scale_reconstruction_overfit"

@@ -1,0 +1,6 @@
+"""SMCA, ResNet-101, multi-scale reconstruction, 108 epochs."""
+
+from .smca_multi_scale_reconstruction_r50_108ep import dataloader, model, optimizer, schedule, train
+
+model.backbone.stages.depth = 101
+train.output_dir = "output/smca_multi_scale_reconstruction_r101_108ep"

@@ -1,0 +1,8 @@
+"""SMCA, ResNet-50, single scale, 250 epochs; when its rate drops was not published."""
+
+from .smca_r50_50ep import dataloader, model, optimizer, schedule, train
+
+schedule.epochs = 250
+# As late as in 50 epochs.
+schedule.milestones = [200]
+train.output_dir = "output/smca_r50_250ep"

@@ -1,0 +1,13 @@
+"""SMCA, ResNet-50, single scale, 50 epochs."""
+
+from ..common.data.coco import dataloader
+from ..common.optimizer import optimizer
+from ..common.schedule import schedule
+from ..common.train import train
+from ..models.smca import model
+
+# DETR's rates, which do not follow the batch.
+optimizer.lr = 1e-4
+optimizer.lr_backbone = 1e-5
+optimizer.batch_rule = "none"
+train.output_dir = "output/smca_r50_50ep"
