@@ -100,6 +100,7 @@ def draw(options: argparse.Namespace) -> None:
     )
     used = predictor.weights or "none, initial values"
     ratio = predictor.model.keep_ratio
+    kept = "none, every token is updated" if ratio is None else str(ratio)
     shown = SparsityOptions(
         boxes=BoxOptions(predictor.class_names, options.score_threshold, options.ground_truth),
         queries=queries or SparsityOptions.queries,
@@ -107,10 +108,10 @@ def draw(options: argparse.Namespace) -> None:
         with_panels="panels" in options.write,
         with_page="page" in options.write,
         title=f"Sparsity: {Path(options.config_file).name}",
-        facts={"Config": options.config_file, "Weights": used, "Keeping ratio": str(ratio)},
+        facts={"Config": options.config_file, "Weights": used, "Keeping ratio": kept},
     )
     output = output_folder(options.output, config.train.output_dir, "sparsity")
-    print(f"Drawing {len(records)} images, weights: {used}, keeping ratio {ratio}", flush=True)
+    print(f"Drawing {len(records)} images, weights: {used}, keeping ratio {kept}", flush=True)
     written = write_sparsity(
         predictor.model, lambda r: predictor.sample(r["file_name"]), records, output, shown
     )

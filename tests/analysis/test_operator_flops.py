@@ -130,4 +130,4 @@ def test_a_dense_attention_counts_logits_and_weighted_sum() -> None:
     for _ in range(2 * 3 * 4 * 6):  # images, queries, keys, channels
         madd(1.0, 1.0)  # logit
         madd(1.0, 1.0)  # weighted sum
-    assert flops.attention_flops(2, 3, 4, 6) == madd.count
+    assert flops.attention_flops(2, 3, 4, 6, 6) == madd.count

@@ -15,7 +15,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .operator_handles import HONEST_HANDLES, RELEASED_HANDLES, Handle
+from .operator_handles import (
+    HONEST_HANDLES,
+    RELEASED_HANDLES,
+    RELEASED_WITH_NORMS_HANDLES,
+    Handle,
+)
 
 
 @dataclass(frozen=True)
@@ -40,5 +45,9 @@ HONEST = FlopConvention("honest", HONEST_HANDLES)
 RELEASED = FlopConvention("released", RELEASED_HANDLES, released_computation=True)
 RELEASED_AS_BUILT = FlopConvention(
     "released-as-built", RELEASED_HANDLES, released_computation=True, encoder_auxiliary=True
+)
+# DINO and Focus-DETR, whose frozen batch norms fvcore sees.
+RELEASED_WITH_NORMS = FlopConvention(
+    "released-with-norms", RELEASED_WITH_NORMS_HANDLES, released_computation=True
 )
 CONVENTIONS_BY_NAME = {c.name: c for c in (HONEST, RELEASED, RELEASED_AS_BUILT)}

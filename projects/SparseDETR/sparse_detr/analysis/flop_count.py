@@ -24,7 +24,7 @@ from ..inference import OptimizedDetector
 from ..layers.deformable_attention import MultiScaleDeformableAttention
 from ..meta_arch import TransformerDetector
 from ..structures import DetectorOutput, ImageBatch, Size
-from ..token_selection import GflopBudget, KeepRatioLike, as_keep_ratio
+from ..token_selection import GflopBudget, KeepRatioLike, PollAndPool, as_keep_ratio
 from .conventions import HONEST, FlopConvention
 from .operator_handles import ELEMENTWISE
 
@@ -34,6 +34,7 @@ _PARTS = (
     (r"feature_projection\b", "feature projection"),
     (r"proposal_projection\b", "proposal projection"),
     (r"token_scoring\b", "token scoring"),
+    (r"token_selection\b", "token selection"),
     (r"encoder\.layers\.\d+\.self_attn\b", "encoder attention"),
     (r"encoder\b", "encoder feed-forward"),
     (r"query_selection\b", "query selection"),
@@ -125,7 +126,7 @@ def count_flops(
         uncounted = {k: n for k, n in analysis.unsupported_ops().items() if k not in ELEMENTWISE}
     parts = _by_part(modules, model)
     if isinstance(flow, _ReleasedComputation):
-        parts = _with_released_work(parts, modules, model, flow.num_tokens)
+        parts = _with_released_work(parts, modules, model, flow)
     return FlopCount(parts, operators, modules, uncounted, flow.num_tokens, flow.kept)
 
 
@@ -219,13 +220,15 @@ def _forced_order(model: nn.Module, project_after_sampling: bool | None) -> Iter
 
 
 def _with_released_work(
-    parts: dict[str, int], modules: dict[str, int], model: TransformerDetector, num_tokens: int
+    parts: dict[str, int], modules: dict[str, int], model: TransformerDetector, flow: _Flow
 ) -> dict[str, int]:
     """The parts with the work that this project saves and the released code does.
 
     Every token is projected once for its score and once for the first stage, and passes all layers
-    of the scoring network; each box head of the decoder runs twice.
+    of the scoring network; every token gets a first-stage box; each box head of the decoder runs
+    twice. On the other hand, only what was not polled is read for pooling there.
     """
+    num_tokens = flow.num_tokens
     parts = {part: count for part, count in parts.items() if part != _OTHER}
     scoring = model.token_scoring
     runs = int(model.heads.two_stage) + int(scoring is not None and scoring.reads_projection)
@@ -234,6 +237,13 @@ def _with_released_work(
         parts["proposal projection"] = runs * num_tokens * once
     if scoring is not None:
         parts["token scoring"] = num_tokens * _per_token(scoring)
+    if model.heads.two_stage:
+        stage = model.heads.num_decoder_layers
+        chosen = modules[f"heads.stages.{stage}.bbox_embed"]
+        every = num_tokens * _per_token(model.heads.first_stage().bbox_embed)
+        parts["first-stage head"] += every - chosen
+    if isinstance(model.token_selection, PollAndPool):
+        parts["token selection"] -= flow.kept[0] * _pooled_token(model.token_selection)
     if model.decoder.refine_boxes:
         layers = range(model.heads.num_decoder_layers)
         # Looking forward twice, all layers but the last run theirs twice here too.
@@ -249,6 +259,13 @@ def _per_token(module: nn.Module) -> int:
     return sum(m.in_features * m.out_features for m in linears) + sum(
         5 * math.prod(m.normalized_shape) for m in norms
     )
+
+
+def _pooled_token(selection: PollAndPool) -> int:
+    """What pooling counts for a token: its key, its value, and the sums of values and positions."""
+    pooled = [m for m in selection.key.modules() if isinstance(m, nn.Linear)][-1].out_features
+    own = _per_token(selection.key) + _per_token(selection.value)
+    return own + 2 * pooled * selection.value.out_features
 
 
 def _without_root(name: str) -> str:

@@ -151,13 +151,14 @@ def grid_sample_flops(samples: int, channels: int) -> int:
     return samples * per_sample + gather_flops(samples, channels)
 
 
-def attention_flops(batch: int, queries: int, keys: int, channels: int) -> int:
-    """Gives ``2 * B*Q*K*C``: logits and weighted sum of a dense attention, all heads together.
+def attention_flops(batch: int, queries: int, keys: int, channels: int, read: int) -> int:
+    """Gives ``B*Q*K * (C + D)``: logits and weighted sum of a dense attention, all heads together.
 
     Args:
         batch: Images B.
         queries: Queries Q.
         keys: Keys K.
-        channels: Channels C of all heads.
+        channels: Channels C of a query and a key.
+        read: Channels D of a value.
     """
-    return 2 * batch * queries * keys * channels
+    return batch * queries * keys * (channels + read)

@@ -71,7 +71,8 @@ def grid_sampler(inputs: list[Any], outputs: list[Any]) -> int:
 def scaled_dot_product_attention(inputs: list[Any], outputs: list[Any]) -> int:
     """See :func:`.operator_flops.attention_flops`; fvcore has no handle for it."""
     *leading, queries, channels = _shape(inputs[0])
-    return flops.attention_flops(math.prod(leading), queries, _shape(inputs[1])[-2], channels)
+    *_, keys, read = _shape(inputs[2])
+    return flops.attention_flops(math.prod(leading), queries, keys, channels, read)
 
 
 def einsum(inputs: list[Any], outputs: list[Any]) -> int:
@@ -131,6 +132,17 @@ def released_grid_sampler(inputs: list[Any], outputs: list[Any]) -> int:
     return flops.CORNERS * math.prod(_shape(outputs[0]))
 
 
+def released_dense_attention(inputs: list[Any], outputs: list[Any]) -> int:
+    """Logits over as many channels as a value has.
+
+    A query and key with more of them carry a Gaussian prior here, which the released code computes
+    by element-wise arithmetic that fvcore does not see.
+    """
+    *leading, queries, _ = _shape(inputs[0])
+    *_, keys, read = _shape(inputs[2])
+    return flops.attention_flops(math.prod(leading), queries, keys, read, read)
+
+
 def not_counted(inputs: list[Any], outputs: list[Any]) -> int:
     """Zero."""
     return 0
@@ -144,8 +156,14 @@ RELEASED_HANDLES: Mapping[str, Handle] = {
     "sparse_detr::sample_then_project": released_sample_then_project,
     "sparse_detr::decoder_attention_map": not_counted,
     "aten::grid_sampler": released_grid_sampler,
+    "aten::scaled_dot_product_attention": released_dense_attention,
     # Written out there as element-wise arithmetic with fixed numbers, which fvcore does not see.
     "aten::batch_norm": not_counted,
+}
+
+# Releases on Detectron2 run frozen batch norms as one operator, which fvcore counts.
+RELEASED_WITH_NORMS_HANDLES: Mapping[str, Handle] = {
+    name: handle for name, handle in RELEASED_HANDLES.items() if name != "aten::batch_norm"
 }
 
 # Operators without a contraction: named, so that one that has some and no handle cannot go

@@ -5,15 +5,34 @@ Role in the flow: the flow of the meta-architecture, stage by stage, for tools t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from detectron2.structures import Instances
+from torch import Tensor, nn
 
+from ..layers.gaussian_attention import GaussianAttention, GaussianPrior
 from ..meta_arch import TransformerDetector
 from ..structures import DetectorOutput, Size
 from ..token_selection import KeepRatioLike
+
+
+@dataclass(frozen=True)
+class LayerPriors:
+    """The Gaussian priors that a decoder layer's cross-attention had.
+
+    Attributes:
+        priors: Of each level.
+        spatial_shapes: (H_l, W_l) of each, cells of the padded image.
+        level_weights: (B, Q, L) what each level counts; None where all count alike.
+    """
+
+    priors: tuple[GaussianPrior, ...]
+    spatial_shapes: tuple[Size, ...]
+    level_weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -27,6 +46,8 @@ class InspectedImage:
         padded_size: The same with the padding that the backbone saw.
         strides: Pixels of the padded image per cell, for each of the L levels, as the backbone
             states them; the cells of an image whose size is no multiple are slightly smaller.
+        gaussian_priors: Of each decoder layer, where its attention has them; empty unless the
+            sampling is asked for.
     """
 
     instances: Instances
@@ -34,6 +55,7 @@ class InspectedImage:
     image_size: Size
     padded_size: Size
     strides: tuple[int, ...]
+    gaussian_priors: tuple[LayerPriors, ...] = ()
 
 
 def level_strides(model: TransformerDetector) -> tuple[int, ...]:
@@ -52,6 +74,24 @@ def level_strides(model: TransformerDetector) -> tuple[int, ...]:
     return tuple(strides)
 
 
+@contextmanager
+def _priors_of(decoder: nn.Module, wanted: bool) -> Iterator[list[LayerPriors]]:
+    """Gives a list that fills with the priors of the layers, in the order in which they run."""
+    found: list[LayerPriors] = []
+
+    def keep(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        priors, shapes, level_weights = arguments[3:6]
+        found.append(LayerPriors(tuple(priors), tuple(shapes), level_weights))
+
+    attentions = [m for m in decoder.modules() if isinstance(m, GaussianAttention) and wanted]
+    handles = [attention.register_forward_pre_hook(keep) for attention in attentions]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @torch.no_grad()
 def inspect_image(
     model: TransformerDetector,
@@ -66,7 +106,7 @@ def inspect_image(
         model: The detector, in evaluation mode.
         sample: Detectron2's input dict, as the test loader's mapper gives it.
         keep_ratio: Keeping ratio of this call; None takes the model's own.
-        with_sampling: Keep where the decoder's cross-attention read.
+        with_sampling: Keep where the decoder's cross-attention read, and the priors that it had.
         all_layers: Also predict in every stage that has a loss, each decoder layer among them.
 
     Returns:
@@ -80,7 +120,8 @@ def inspect_image(
     images = model.preprocess([sample])
     (padded,) = groups = model.padded_groups(images)
     tokens = model.tokens_of(groups)
-    output = model.detect(tokens, keep_ratio, all_layers, with_sampling)
+    with _priors_of(model.decoder, with_sampling) as priors:
+        output = model.detect(tokens, keep_ratio, all_layers, with_sampling)
     (instances,) = model.postprocess(output.decoder.predictions[-1], images.original_sizes)
     return InspectedImage(
         instances=instances.to("cpu"),
@@ -88,4 +129,5 @@ def inspect_image(
         image_size=images.image_sizes[0],
         padded_size=(int(padded.pixels.shape[-2]), int(padded.pixels.shape[-1])),
         strides=level_strides(model),
+        gaussian_priors=tuple(priors),
     )

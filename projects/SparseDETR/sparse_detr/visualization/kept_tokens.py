@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..inference import InspectedImage
-from ..structures import Size
+from ..structures import Size, TokenSelection
 from .cells import Mask, cells_as_pixels, level_colour, lit, outlined
 from .panels import Picture, captioned, display_size, grid, resized, text_panel
 
@@ -71,11 +71,19 @@ def kept_levels(inspected: InspectedImage, layer: int | None = None) -> tuple[Ke
     return tuple(levels)
 
 
+def num_pooled(selection: TokenSelection) -> int:
+    """Gives the number of rows that tokens that are not kept are pooled into; 0 without these."""
+    if selection.sequence is None:
+        return 0
+    return selection.sequence.features.shape[1] - selection.layers[0].kept_indices.shape[1]
+
+
 def draw_kept_tokens(
     image: Picture,
     levels: Sequence[KeptLevel],
     padded_size: Size,
     boxes_xyxy: npt.NDArray[np.floating] | None = None,
+    pooled_rows: int = 0,
 ) -> Picture:
     """Gives a picture of the image and, for each level, the image with the kept tokens lit up.
 
@@ -84,6 +92,7 @@ def draw_kept_tokens(
         levels: From :func:`kept_levels`.
         padded_size: (height, width) of the padded image, pixels of ``image``.
         boxes_xyxy: (n, 4) boxes to outline in all panels, pixels of ``image``; None for none.
+        pooled_rows: Rows that the other tokens are pooled into; 0 where they are passed on.
 
     Returns:
         The picture: image, one panel per level, and a table.
@@ -98,7 +107,7 @@ def draw_kept_tokens(
         covered = cells_as_pixels(level.kept, padded, size)
         marked = lit(shown, covered, level_colour(number))
         panels.append(captioned(outlined(marked, boxes), _level_caption(number, level)))
-    panels.append(text_panel(size, *_summary(levels, len(boxes) > 0)))
+    panels.append(text_panel(size, *_summary(levels, len(boxes) > 0, pooled_rows)))
     return grid(panels, columns=-(-len(panels) // 2))
 
 
@@ -108,7 +117,9 @@ def _level_caption(number: int, level: KeptLevel) -> str:
     return f"Level {number}, stride {level.stride}: {counts}"
 
 
-def _summary(levels: Sequence[KeptLevel], with_boxes: bool) -> tuple[str, list[str]]:
+def _summary(
+    levels: Sequence[KeptLevel], with_boxes: bool, pooled_rows: int
+) -> tuple[str, list[str]]:
     """Gives title and rows of the table."""
     total = sum(level.num_tokens for level in levels)
     kept = sum(level.num_kept for level in levels)
@@ -116,7 +127,9 @@ def _summary(levels: Sequence[KeptLevel], with_boxes: bool) -> tuple[str, list[s
         f"Kept: {kept:,} of {total:,} ({kept / max(1, total):.1%})",
         "",
         "Bright, outlined: kept, updated by the encoder",
-        "Grey: passed on as the backbone gave it",
+        f"Grey: pooled into {pooled_rows} rows"
+        if pooled_rows
+        else "Grey: passed on as the backbone gave it",
         *(["White frames: ground truth"] if with_boxes else []),
         "",
         "Share of the kept tokens by level",

@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 from ..inference import InspectedImage, inspect_image
 from ..meta_arch import TransformerDetector
 from ..token_selection import KeepRatioLike
-from .kept_tokens import draw_kept_tokens, kept_levels
+from .kept_tokens import draw_kept_tokens, kept_levels, num_pooled
 from .network_input import ground_truth, network_input, truth_boxes
 from .panels import Picture
 from .picture_files import save_picture, unused_name
@@ -74,11 +74,16 @@ def write_pictures(
         truth = ground_truth(record, sample)
         name = unused_name(Path(record["file_name"]).stem, used)
         pictures = {"predictions": _predictions(record, inspected, truth, options)}
-        if inspected.output.selection is not None:
+        selection = inspected.output.selection
+        if selection is not None:
             shown = network_input(sample, model.input_format)
             boxes = None if truth is None else truth_boxes(truth, inspected.image_size)
             pictures["kept_tokens"] = draw_kept_tokens(
-                shown, kept_levels(inspected), inspected.padded_size, boxes
+                shown,
+                kept_levels(inspected),
+                inspected.padded_size,
+                boxes,
+                num_pooled(selection),
             )
         yield tuple(
             save_picture(picture, output_dir / f"{name}_{kind}.png")

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...inference import InspectedImage
 from ...layers.boxes import cxcywh_to_xyxy
 from ...structures import DetectorOutput, Sampling, Size
+from .query_prior import QueryPrior, query_prior
 
 _MOST_CELLS = 128
 """Cells kept of a dense attention: as many as a query of deformable attention samples."""
@@ -69,12 +70,14 @@ class LayerSampling:
         points: (n, 2) x and y.
         weights: (n,) attention weights: over all heads they sum to the number of heads.
         levels: (n,) level of each point.
+        prior: Where it expected its object; None where the attention has no prior.
     """
 
     box_xyxy: npt.NDArray[np.float64] | None
     points: npt.NDArray[np.float64]
     weights: npt.NDArray[np.float64]
     levels: npt.NDArray[np.int64]
+    prior: QueryPrior | None = None
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,12 @@ def queries_of(
     best: dict[int, int] = {}
     for rank, query in enumerate(detected):
         best.setdefault(query, rank)
-    output = inspected.output
     boxes = [
         _boxes_in_pixels(layer.boxes_cxcywh[0], inspected.image_size)
-        for layer in output.decoder.predictions
+        for layer in inspected.output.decoder.predictions
     ]
     return tuple(
-        ChosenQuery(query, best.get(query), _layers(output, query, boxes, inspected.padded_size))
-        for query in found
+        ChosenQuery(query, best.get(query), _layers(inspected, query, boxes)) for query in found
     )
 
 
@@ -155,11 +156,9 @@ def _boxes_in_pixels(boxes_cxcywh: Tensor, image_size: Size) -> npt.NDArray[np.f
 
 
 def _layers(
-    output: DetectorOutput,
-    query: int,
-    boxes: Sequence[npt.NDArray[np.float64]],
-    padded_size: Size,
+    inspected: InspectedImage, query: int, boxes: Sequence[npt.NDArray[np.float64]]
 ) -> tuple[LayerSampling, ...]:
+    output, padded_size = inspected.output, inspected.padded_size
     decoder = output.decoder
     if decoder.sampling:
         looked = [_sampled(layer, query) for layer in decoder.sampling]
@@ -168,12 +167,14 @@ def _layers(
     scale = np.array([padded_size[1], padded_size[0]], dtype=np.float64)
     # A decoder that predicts in its last layer alone has no boxes of the others.
     missing = len(looked) - len(boxes)
+    priors = [query_prior(layer, query, padded_size) for layer in inspected.gaussian_priors]
     return tuple(
         LayerSampling(
             boxes[layer - missing][query] if layer >= missing else None,
             points.double().cpu().numpy() * scale,
             weights.double().cpu().numpy(),
             levels.cpu().numpy(),
+            priors[layer] if priors else None,
         )
         for layer, (points, weights, levels) in enumerate(looked)
     )

@@ -15,9 +15,10 @@ from detectron2.structures import Boxes
 from ...structures import Size
 from ..panels import MARGIN, Picture, captioned, grid, stacked, text_panel
 from ..predictions import class_name, draw_boxes
+from .prior_panels import prior_panels
 from .query_panels import query_panels
 from .sparsity_view import SparsityView
-from .token_panels import Frame, Panel, layer_panels, target_panels, token_panels
+from .token_panels import Frame, Panel, layer_panels, pooling_panels, target_panels, token_panels
 
 _LONG_SIDE = 400
 _LONG_SIDE_ALONE = 560
@@ -56,10 +57,19 @@ def overview(view: SparsityView, options: BoxOptions) -> Picture:
     top_frame = Frame.of(view, (round(wide * size[0] / size[1]), wide), options.ground_truth)
     rows = [grid(_top_row(view, top_frame, options), _TOP_COLUMNS)]
     panels = [panel for row in token_panels(view, frame) for panel in row]
-    rows.append(grid([captioned(p.picture, p.caption) for p in panels], columns))
-    layers = layer_panels(view, frame)
-    if layers:
-        rows.append(grid([captioned(p.picture, p.caption) for p in layers], columns))
+    if view.keep_ratio is None:
+        # Room beside the attention, for the other queries.
+        panels += [
+            query_panels(view, frame, query, options.class_names)[-1] for query in view.queries[1:]
+        ]
+    priors = [
+        panel
+        for query in view.queries
+        for panel in prior_panels(view, frame, query, options.class_names)[-1:]
+    ]
+    for below in (panels, layer_panels(view, frame), pooling_panels(view, frame)[:columns], priors):
+        if below:
+            rows.append(grid([captioned(p.picture, p.caption) for p in below], columns))
     return stacked(rows)
 
 
@@ -77,9 +87,10 @@ def single_panels(view: SparsityView, options: BoxOptions) -> Iterator[tuple[str
     frame = Frame.of(view, size, options.ground_truth)
     panels = [_detections(view, frame, options)]
     panels += [panel for row in token_panels(view, frame) for panel in row]
-    panels += target_panels(view, frame) + layer_panels(view, frame)
+    panels += target_panels(view, frame) + layer_panels(view, frame) + pooling_panels(view, frame)
     for query in view.queries:
         panels += query_panels(view, frame, query, options.class_names)
+        panels += prior_panels(view, frame, query, options.class_names)
     for panel in panels:
         yield panel.name, captioned(panel.picture, panel.caption)
 
@@ -133,36 +144,71 @@ def summary(view: SparsityView, with_truth: bool) -> tuple[str, list[str]]:
         view: The image.
         with_truth: Whether the panels outline ground truth.
     """
-    kept = view.kept_by_any
-    total = int(kept.sum())
     height, width = view.image_size
-    asked = "dense: all tokens" if view.keep_ratio is None else f"keeping ratio {view.keep_ratio}"
-    rows = [
-        f"{width}x{height} pixels in the network, {asked}",
-        f"Kept: {total:,} of {view.num_tokens:,} tokens ({total / max(1, view.num_tokens):.1%})",
-        f"Corr: {_percent(view.corr)} of the decoder's attention is on them",
-        "",
-    ]
-    received = max(float(view.attention.sum()), 1e-9)
-    for number, level in enumerate(view.levels):
-        own = int(level.cells(kept).sum())
-        attended = float(level.cells(view.attention).sum()) / received
-        rows.append(
-            f"Level {number}: {own:,} of {level.num_tokens:,} kept, {attended:.0%} of the "
-            f"attention, Corr {_percent(view.corr_of_levels[number])}"
-        )
+    size = f"{width}x{height} pixels in the network"
+    if view.keep_ratio is None:
+        rows = [f"{size}, dense: all {view.num_tokens:,} tokens are updated", ""]
+    else:
+        kept = view.kept_by_any
+        share = f"{int(kept.sum()):,} of {view.num_tokens:,} tokens"
+        rows = [
+            f"{size}, keeping ratio {view.keep_ratio}",
+            f"{view.kept_word.capitalize()}: {share} ({kept.sum() / max(1, view.num_tokens):.1%})",
+            f"Corr: {_percent(view.corr)} of the decoder's attention is on them",
+            "",
+        ]
+    rows += _level_rows(view)
     if len(view.kept) > 1:
         counts = " ".join(f"{int(layer.sum()):,}" for layer in view.kept)
         rows += ["", f"Kept by encoder layer: {counts}"]
-    rows += [
-        "",
-        "Kept: bright; grey tokens are passed on as they came",
-        "Last column: green kept and in the DAM's target,",
-        "    blue kept only, orange in the target only",
-        "Dots: sampling points, area by weight, colour by level",
-        *(["White frames: ground truth"] if with_truth else []),
-    ]
+    rows += ["", *_legend(view), *(["White frames: ground truth"] if with_truth else [])]
     return view.name, rows
+
+
+def _level_rows(view: SparsityView) -> list[str]:
+    """Gives the figures of each level."""
+    received = max(float(view.attention.sum()), 1e-9)
+    rows = []
+    for number, level in enumerate(view.levels):
+        attended = f"{float(level.cells(view.attention).sum()) / received:.0%} of the attention"
+        if view.keep_ratio is None:
+            rows.append(f"Level {number}: {level.num_tokens:,} tokens, {attended}")
+            continue
+        own = int(level.cells(view.kept_by_any).sum())
+        rows.append(
+            f"Level {number}: {own:,} of {level.num_tokens:,} {view.kept_word}, {attended}, "
+            f"Corr {_percent(view.corr_of_levels[number])}"
+        )
+    return rows
+
+
+def _legend(view: SparsityView) -> list[str]:
+    """Gives what the panels' colours and marks mean, of those that there are."""
+    rows = []
+    if view.keep_ratio is not None:
+        word = view.kept_word
+        others = (
+            "grey tokens are passed on as they came"
+            if view.pooling is None
+            else f"all grey tokens are pooled into {len(view.pooling)} rows"
+        )
+        target = "in the DAM's target" if view.learns_attention else "among the most attended"
+        other = "in the target" if view.learns_attention else "attended"
+        rows += [
+            f"{word.capitalize()}: bright; {others}",
+            f"Last column: green {word} and {target},",
+            f"    blue {word} only, orange {other} only",
+        ]
+    queries = [layer for query in view.queries for layer in query.layers[-1:]]
+    if view.dense_attention:
+        rows.append("Dots: cells that the query attends to most, area by weight")
+        if view.pooling is not None:
+            rows.append("    what a pooled row received is shared out to its tokens")
+    else:
+        rows.append("Dots: sampling points, area by weight, colour by level")
+    if any(layer.prior is not None for layer in queries):
+        rows.append("Prior: summed over heads and levels; ellipses: one sigma of each")
+    return rows
 
 
 def _percent(share: float) -> str:

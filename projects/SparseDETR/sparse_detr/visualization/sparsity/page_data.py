@@ -19,6 +19,7 @@ from ..panels import Picture, display_size, resized
 from ..predictions import class_colour, class_name
 from .chosen_queries import ChosenQuery, LayerSampling
 from .overview import BoxOptions
+from .query_prior import QueryPrior
 from .sparsity_view import ShownBoxes, SparsityView
 
 _JPEG_QUALITY = 85
@@ -61,6 +62,9 @@ def page_data(view: SparsityView, options: BoxOptions) -> dict[str, Any]:
         "counted": None if view.counted is None else _packed_bits(view.counted),
         "ranking": None if view.ranking is None else _packed(view.ranking.astype("<u4")),
         "attention": _packed(view.attention.astype("<f4")),
+        "scoreName": view.score_name,
+        "learnsAttention": view.learns_attention,
+        "pooledRows": 0 if view.pooling is None else len(view.pooling),
         "corr": round(view.corr, 6) if np.isfinite(view.corr) else None,
         "detections": [
             {
@@ -120,7 +124,17 @@ def _layer(view: SparsityView, layer: LayerSampling) -> dict[str, Any]:
         "points": _packed(points.astype("<i2")),
         "weights": _packed(weights.astype("<u2")),
         "levels": _packed(layer.levels.astype("u1")),
+        "prior": None if layer.prior is None else _prior(layer.prior, extent),
     }
+
+
+def _prior(prior: QueryPrior, extent: npt.NDArray[np.float64]) -> list[list[float]]:
+    """Gives x, y, both standard deviations and the level of each Gaussian."""
+    shares = np.concatenate([prior.centres, prior.sigmas], axis=1) / extent
+    return [
+        [*(round(float(value), 4) for value in row), int(level)]
+        for row, level in zip(shares, prior.levels, strict=True)
+    ]
 
 
 def _packed_bits(mask: Mask) -> str:

@@ -20,8 +20,10 @@ from ...inference import InspectedImage, inspect_image
 from ...meta_arch import TransformerDetector
 from ...query_selection.encoder_proposals import proposal_grid
 from ...structures import FeatureTokens, Size, TokenSelection
+from ...token_scoring import ForegroundScoring, ScoringNetwork
 from ...token_selection import KeepRatioLike, as_keep_ratio
 from ..cells import Mask
+from ..kept_tokens import num_pooled
 from ..network_input import network_input, truth_boxes
 from ..panels import Picture
 from .chosen_queries import ChosenQuery, QueryChoice, queries_of
@@ -98,6 +100,11 @@ class SparsityView:
         truth: Ground truth, or None where it is not known.
         queries: The queries whose sampling is shown.
         other_queries: Those whose sampling is known besides.
+        score_name: What the scores are called.
+        learns_attention: Whether the scoring network is trained to find the target.
+        pooling: (M, N) what each row is made of that the other tokens are pooled into; None where
+            tokens that are not kept are passed on.
+        dense_attention: Whether queries attend to all tokens rather than sample some.
     """
 
     name: str
@@ -118,11 +125,20 @@ class SparsityView:
     truth: ShownBoxes | None
     queries: tuple[ChosenQuery, ...]
     other_queries: tuple[ChosenQuery, ...] = ()
+    score_name: str = "token scores"
+    learns_attention: bool = True
+    pooling: Floats | None = None
+    dense_attention: bool = False
 
     @property
     def image_size(self) -> Size:
         """(height, width) of the network's input without padding."""
         return int(self.image.shape[0]), int(self.image.shape[1])
+
+    @property
+    def kept_word(self) -> str:
+        """What kept tokens are called: ``"polled"`` where the others are pooled."""
+        return "kept" if self.pooling is None else "polled"
 
     @property
     def num_tokens(self) -> int:
@@ -169,14 +185,10 @@ def view_sparsity(
     target = binarised_target(attention, tokens.padding_mask, [int(union.sum())])
     corr, corr_of_levels = correlations(attention, union[None], tokens.spatial_shapes)
     ratio = model.keep_ratio if keep_ratio is None else keep_ratio
-    (found,) = model.postprocess.select(output.decoder.predictions[-1], [inspected.image_size])
-    detections = ShownBoxes(
-        found.boxes_xyxy.double().cpu().numpy(),
-        found.classes.cpu().numpy(),
-        found.scores.float().cpu().numpy(),
-        found.queries.cpu().numpy(),
-    )
-    detected = found.queries.tolist()
+    ratio = None if output.selection is None else ratio
+    detections = _detections(model, inspected)
+    assert detections.queries is not None
+    detected = detections.queries.tolist()
     chosen = queries_of(inspected, detected, queries)
     known = {query.index for query in chosen}
     scored = _Scored.of(model, output.selection, tokens)
@@ -197,14 +209,47 @@ def view_sparsity(
         corr=float(corr[0]),
         corr_of_levels=tuple(corr_of_levels[:, 0].tolist()),
         detections=detections,
-        truth=None
-        if truth is None
-        else ShownBoxes(truth_boxes(truth, inspected.image_size), truth.gt_classes.numpy()),
+        truth=_truth(truth, inspected.image_size),
         queries=chosen,
         other_queries=tuple(
             q for q in queries_of(inspected, detected, others) if q.index not in known
         ),
+        score_name=scored.name,
+        learns_attention=isinstance(model.token_scoring, ScoringNetwork),
+        pooling=_pooling(output.selection),
+        dense_attention=bool(output.decoder.attention_maps),
     )
+
+
+def _detections(model: TransformerDetector, inspected: InspectedImage) -> ShownBoxes:
+    """All detections, best first, with the query of each."""
+    predictions = inspected.output.decoder.predictions[-1]
+    (found,) = model.postprocess.select(predictions, [inspected.image_size])
+    return ShownBoxes(
+        found.boxes_xyxy.double().cpu().numpy(),
+        found.classes.cpu().numpy(),
+        found.scores.float().cpu().numpy(),
+        found.queries.cpu().numpy(),
+    )
+
+
+def _truth(truth: Instances | None, image_size: Size) -> ShownBoxes | None:
+    """Ground truth in pixels of the network's input, or None where it is not known."""
+    if truth is None:
+        return None
+    return ShownBoxes(truth_boxes(truth, image_size), truth.gt_classes.numpy())
+
+
+def _pooling(selection: TokenSelection | None) -> Floats | None:
+    """(M, N) what each pooled row of the only image is made of; None where none is pooled."""
+    if selection is None or selection.sequence is None:
+        return None
+    features = selection.sequence.features
+    # A row that alone receives one hands it on to the tokens that it was made of.
+    alone = torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
+    pooled = alone[None, len(alone) - num_pooled(selection) :]
+    found: Floats = selection.sequence.spread(pooled)[0].float().cpu().numpy()
+    return found
 
 
 def _kept_masks(
@@ -224,6 +269,7 @@ class _Scored:
     scores: Floats | None = None
     counted: Mask | None = None
     ranking: npt.NDArray[np.int64] | None = None
+    name: str = "token scores"
 
     @staticmethod
     def of(
@@ -242,6 +288,9 @@ class _Scored:
             selection.token_scores[0].float().cpu().numpy(),
             counted.cpu().numpy(),
             order[own[order]].cpu().numpy(),
+            "foreground scores"
+            if isinstance(model.token_scoring, ForegroundScoring)
+            else "token scores",
         )
 
 

@@ -97,22 +97,28 @@ def token_panels(view: SparsityView, frame: Frame) -> Iterator[list[Panel]]:
         frame: The image at the panels' size.
 
     Yields:
-        Kept tokens, scores (where there are any), attention, and kept against attended.
+        Kept tokens, scores (where there are any), attention, and kept against attended; of a
+        detector that keeps all tokens attention alone. A single level has no panels of all levels.
     """
-    for place in (None, *range(len(view.levels))):
-        panels = [_kept(view, frame, place)]
+    for place in _shown_places(view):
+        panels = []
+        if view.keep_ratio is not None:
+            panels.append(_kept(view, frame, place))
         if view.scores is not None:
             panels.append(_scores(view, frame, place))
-        panels += [_attention(view, frame, place), _difference(view, frame, place)]
+        panels.append(_attention(view, frame, place))
+        if view.keep_ratio is not None:
+            panels.append(_difference(view, frame, place))
         yield [Panel(p.name, p.caption, frame.marked(p.picture)) for p in panels]
 
 
 def target_panels(view: SparsityView, frame: Frame) -> list[Panel]:
-    """Gives the binarised target: all levels together, then each."""
-    panels = []
-    for place in (None, *range(len(view.levels))):
+    """Gives the binarised target: all levels together, then each; none where all is kept."""
+    panels: list[Panel] = []
+    what = "DAM target" if view.learns_attention else "attended most"
+    for place in _shown_places(view) if view.keep_ratio is not None else ():
         picture = _shares(frame, view, view.target, place)
-        caption = f"{_title(view, place)}: DAM target, {_count(view, view.target, place)}"
+        caption = f"{_title(view, place)}: {what}, {_count(view, view.target, place)}"
         panels.append(Panel(f"target_{_suffix(place)}", caption, frame.marked(picture)))
     return panels
 
@@ -129,6 +135,34 @@ def layer_panels(view: SparsityView, frame: Frame) -> list[Panel]:
         )
         for number, kept in enumerate(view.kept)
     ]
+
+
+def pooling_panels(view: SparsityView, frame: Frame) -> list[Panel]:
+    """Gives what the pooled rows are made of: all rows together, then each; none without them.
+
+    Brightness is the square root of the weight, each panel on its own scale.
+    """
+    if view.pooling is None:
+        return []
+    total = view.pooling.sum(0)
+    panels = [_pooled(view, frame, "all", f"{len(view.pooling)} pooled rows, sum", total)]
+    for number, weights in enumerate(view.pooling):
+        panels.append(_pooled(view, frame, f"row{number}", f"Pooled row {number}", weights))
+    return panels
+
+
+def _pooled(view: SparsityView, frame: Frame, name: str, what: str, weights: Values) -> Panel:
+    highest = float(weights.max())
+    density = np.sqrt(np.mean([frame.pixels(level, weights) for level in view.levels], axis=0))
+    heat = density / max(float(density.max()), 1e-9)
+    caption = f"{what}: weight of each token, up to {highest:.2g}"
+    return Panel(f"pooling_{name}", caption, frame.marked(heated(frame, heat)))
+
+
+def _shown_places(view: SparsityView) -> tuple[int | None, ...]:
+    """All levels together, unless there is but one, then each."""
+    levels = tuple(range(len(view.levels)))
+    return levels if len(levels) == 1 else (None, *levels)
 
 
 def _suffix(place: int | None) -> str:
@@ -156,7 +190,7 @@ def _count(view: SparsityView, tokens: Mask, place: int | None) -> str:
 def _kept(view: SparsityView, frame: Frame, place: int | None) -> Panel:
     kept = view.kept_by_any
     picture = _shares(frame, view, kept, place)
-    caption = f"{_title(view, place)}: {_count(view, kept, place)} kept"
+    caption = f"{_title(view, place)}: {_count(view, kept, place)} {view.kept_word}"
     return Panel(f"kept_{_suffix(place)}", caption, picture)
 
 
@@ -177,9 +211,9 @@ def _scores(view: SparsityView, frame: Frame, place: int | None) -> Panel:
     scaled = np.clip((view.scores - low) / max(high - low, 1e-9), 0, 1)
     scaled = np.where(view.counted, scaled, 0)
     heat = np.mean([frame.pixels(level, scaled) for level in _places(view, place)], axis=0)
-    what = "Token scores, mean of levels" if place is None else "Token scores"
+    what = view.score_name.capitalize() + (", mean of levels" if place is None else "")
     caption = f"{what}: {low:.1f} (dark) to {high:.1f}"
-    return Panel(f"scores_{_suffix(place)}", caption, _heated(frame, heat))
+    return Panel(f"scores_{_suffix(place)}", caption, heated(frame, heat))
 
 
 def _attention(view: SparsityView, frame: Frame, place: int | None) -> Panel:
@@ -192,12 +226,14 @@ def _attention(view: SparsityView, frame: Frame, place: int | None) -> Panel:
     density = np.sqrt(np.sum(maps, axis=0))
     received = sum(float(level.cells(view.attention).sum()) for level in levels)
     total = float(view.attention.sum())
-    caption = f"DAM: {received / max(total, 1e-9):.0%} of the decoder's attention"
+    share = f"DAM: {received / max(total, 1e-9):.0%} of the decoder's attention"
+    # Where it stands alone, no panel beside it names the level.
+    caption = share if view.keep_ratio is not None else f"{_title(view, place)}: {share}"
     heat = density / max(float(density.max()), 1e-9)
-    return Panel(f"attention_{_suffix(place)}", caption, _heated(frame, heat))
+    return Panel(f"attention_{_suffix(place)}", caption, heated(frame, heat))
 
 
-def _heated(frame: Frame, heat: npt.NDArray[np.floating]) -> Picture:
+def heated(frame: Frame, heat: npt.NDArray[np.floating]) -> Picture:
     """Gives the grey image under a heat map of values in 0..1."""
     colours = matplotlib.colormaps[HEAT_COLOURS](heat)[..., :3] * 255
     return as_picture(_HEAT_SHARE * colours + (1 - _HEAT_SHARE) * greyed(frame.shown, 1.0))
@@ -221,5 +257,6 @@ def _difference(view: SparsityView, frame: Frame, place: int | None) -> Panel:
     corr = view.corr if place is None else view.corr_of_levels[place]
     both = sum(int(level.cells(kept & target).sum()) for level in levels)
     hits = f"{both:,} of {sum(int(level.cells(target).sum()) for level in levels):,}"
-    caption = f"Target met: {hits}; Corr " + ("–" if np.isnan(corr) else f"{corr:.1%}")
+    what = "Target met" if view.learns_attention else "Attended most"
+    caption = f"{what}: {hits}; Corr " + ("–" if np.isnan(corr) else f"{corr:.1%}")
     return Panel(f"difference_{_suffix(place)}", caption, as_picture(marks + (1 - share) * picture))

@@ -26,6 +26,30 @@
     return made;
   }
 
+  // The names that fit the detector.
+  function viewName(view) {
+    const { scoreName, learnsAttention, pooledRows } = state.seen.data;
+    if (view === "scores") return scoreName[0].toUpperCase() + scoreName.slice(1);
+    if (view === "kept" && pooledRows) return "Polled tokens";
+    if (view === "target" && !learnsAttention) return "Most attended tokens";
+    return VIEWS[view];
+  }
+
+  // What a detector that keeps every token, or scores none, has nothing to show for.
+  function offerViews() {
+    const without = [];
+    if (state.seen.ranking === null) without.push("scores");
+    if (state.seen.data.keepRatio === null) without.push("kept", "target", "difference");
+    for (const view of Object.keys(VIEWS)) {
+      const radio = document.querySelector(`#views [value=${view}]`);
+      radio.disabled = without.includes(view);
+      radio.nextSibling.textContent = ` ${viewName(view)}`;
+    }
+    if (!without.includes(state.view)) return;
+    state.view = without.includes("kept") ? "attention" : "kept";
+    document.querySelector(`#views [value=${state.view}]`).checked = true;
+  }
+
   const isRanked = () => state.seen.ranking !== null
     && document.querySelector("[name=source]:checked").value === "ranked";
   const shownLevels = () => {
@@ -91,6 +115,8 @@
     const points = TokenNumbers.sampling(layer, page.pointUnit, page.weightUnit);
     const shown = new Set(shownLevels());
     TokenDrawing.dots(context, points.filter((p) => shown.has(p.level)), page.levelColours);
+    const prior = (layer.prior || []).filter((gaussian) => shown.has(gaussian[4]));
+    TokenDrawing.ellipses(context, prior, page.levelColours);
   }
 
   const named = (box) => `${box.label} ${Math.round(100 * box.score)}%`;
@@ -128,7 +154,7 @@
     const place = level < 0 ? "all levels" : `level ${chosen}`;
     const row = figures[level + 1];
     const kept = `${count(row.kept)} of ${count(row.tokens)} tokens kept`;
-    byId("caption").textContent = `${VIEWS[state.view]}, ${place}: ${kept}`;
+    byId("caption").textContent = `${viewName(state.view)}, ${place}: ${kept}`;
     byId("level-value").textContent = chosen;
     byId("opacity-value").textContent = `${byId("opacity").value}%`;
     byId("rho-value").textContent = `${(Number(byId("rho").value) / 100).toFixed(2)}`;
@@ -155,7 +181,9 @@
       return `rgb(${page.heat[at]}, ${page.heat[at + 1]}, ${page.heat[at + 2]})`;
     });
     if (state.view === "scores" || state.view === "attention") swatch("low to high", heat);
-    if (state.view === "kept") element("li", "Bright: kept. Dark: passed on as they came.", list);
+    const pooled = state.seen.data.pooledRows;
+    const others = pooled ? `pooled into ${pooled} rows` : "passed on as they came";
+    if (state.view === "kept") element("li", `Bright: kept. Dark: ${others}.`, list);
     if (state.view === "target") element("li", "Bright: the most attended tokens.", list);
     if (state.view === "difference") {
       swatch("kept and in the target", [page.markColours.both]);
@@ -165,6 +193,9 @@
     if (state.chosen !== null) {
       state.seen.levels.forEach((level, i) =>
         swatch(`dots of level ${i}`, [page.levelColours[i % page.levelColours.length]]));
+      if (chosenQuery().layers.some((layer) => layer.prior)) {
+        element("li", "Ellipses: one sigma of the prior of each head.", list);
+      }
     }
   }
 
@@ -223,8 +254,7 @@
     const dense = state.seen.ranking === null;
     document.querySelector("[value=ranked]").disabled = dense;
     byId("rho").disabled = dense;
-    document.querySelector("#views [value=scores]").disabled = dense;
-    if (dense && state.view === "scores") document.querySelector("#views [value=kept]").click();
+    offerViews();
     const picture = new Image();
     picture.addEventListener("load", () => {
       if (data !== page.images[state.image]) return;

@@ -154,5 +154,17 @@ const TokenDrawing = (() => {
     }
   }
 
-  return { places, tokenAt, painter, overlay, box, dots };
+  // Gaussians, each [x, y, sigma of x, sigma of y, level], as ellipses of one sigma.
+  function ellipses(context, gaussians, colours) {
+    const { width, height } = context.canvas;
+    context.lineWidth = Math.max(1.5, width / 500);
+    for (const [x, y, across, down, level] of gaussians) {
+      context.beginPath();
+      context.ellipse(x * width, y * height, across * width, down * height, 0, 0, 2 * Math.PI);
+      context.strokeStyle = colours[level % colours.length];
+      context.stroke();
+    }
+  }
+
+  return { places, tokenAt, painter, overlay, box, dots, ellipses };
 })();
