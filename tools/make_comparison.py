@@ -8,7 +8,6 @@ the released code, 2 when the input has to be corrected (the message says what).
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -34,25 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     from sparse_detr.analysis.compared_models import count_compared_models
     from sparse_detr.analysis.comparison_page import differing_rows, render_comparison
-    from sparse_detr.engine.checkpoint_file import write_text
-    from sparse_detr.engine.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+    from sparse_detr.analysis.counted_page import CountedPage, Figures, tell
 
-    stored = options.output.with_suffix(".json")
-    try:
-        if options.from_figures:
-            figures = json.loads(stored.read_text(encoding="utf-8"))
-        else:
-            models = count_compared_models(tell=lambda line: print(line, file=sys.stderr))
-            figures = {"models": models}
-            write_text(json.dumps(figures, indent=1) + "\n", stored)
-        write_text(render_comparison(figures), options.output)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    wrong = differing_rows(figures)
-    for row in wrong:
-        print(f"not as counted on the released code: {row}", file=sys.stderr)
-    return EXIT_FAILED if wrong else EXIT_OK
+    def count() -> Figures:
+        return {"models": count_compared_models(tell=tell)}
+
+    page = CountedPage(render_comparison, differing_rows, "not as counted on the released code")
+    return page.write(options.output, None if options.from_figures else count)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ release prints it, 2 when the input has to be corrected (the message says what).
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -40,30 +39,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Gives the exit status after writing the page."""
     options = parse_arguments(arguments)
+    from sparse_detr.analysis.counted_page import CountedPage, Figures, tell
     from sparse_detr.analysis.image_sizes import evaluation_resize, read_image_sizes
     from sparse_detr.analysis.paper_tables import check_figures, render_page
     from sparse_detr.analysis.released_models import RELEASED_MODELS, count_released_models
     from sparse_detr.config.loading import load_config
-    from sparse_detr.engine.checkpoint_file import write_text
-    from sparse_detr.engine.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 
-    stored = options.output.with_suffix(".json")
-    try:
-        if options.from_figures:
-            figures = json.loads(stored.read_text(encoding="utf-8"))
-        else:
-            resize = evaluation_resize(load_config(RELEASED_MODELS[0].config))
-            images = [resize(size) for size in read_image_sizes(options.sizes)]
-            figures = count_released_models(images, lambda line: print(line, file=sys.stderr))
-            write_text(json.dumps(figures, indent=1) + "\n", stored)
-        write_text(render_page(figures), options.output)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    wrong = check_figures(figures)
-    for row in wrong:
-        print(f"not as the release prints it: {row}", file=sys.stderr)
-    return EXIT_FAILED if wrong else EXIT_OK
+    def count() -> Figures:
+        resize = evaluation_resize(load_config(RELEASED_MODELS[0].config))
+        images = [resize(size) for size in read_image_sizes(options.sizes)]
+        return count_released_models(images, tell)
+
+    page = CountedPage(render_page, check_figures, "not as the release prints it")
+    return page.write(options.output, None if options.from_figures else count)
 
 
 if __name__ == "__main__":

@@ -6,58 +6,23 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 import run_demo
-from sparse_detr.engine.program import run
-
-SMALL = (
-    "data.train_images=16",
-    "data.val_images=4",
-    "data.image_size=64",
-    "model.hidden_dim=64",
-    "model.encoder.num_layers=2",
-    "model.decoder.num_layers=2",
-    "model.query_selection.num_queries=20",
-    "train.log_period=1",
-    "train.expected_results=[]",
-    "train.eval_period_epochs=0",
-    "train.checkpointer.period=2",
-)
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Override that keeps the drawn images of this module in one folder."""
-    return f"data.root={tmp_path_factory.mktemp('shapes')}"
-
-
-def _run(output: Path, shapes: str, *overrides: str, resume: bool = False) -> int:
-    arguments = ["--config-file", "quickstart", *SMALL, shapes, f"train.output_dir={output}"]
-    return run([*arguments, *overrides, *(["--resume"] if resume else [])])
-
-
-def _state(output: Path) -> dict[str, torch.Tensor]:
-    checkpoint = torch.load(output / "model_final.pth", weights_only=True)
-    return dict(checkpoint["model"])
+from shapes_runs import SMALL, assert_resuming_changes_nothing, short_run
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, shapes: str
 ) -> None:
-    assert _run(tmp_path / "whole", shapes, "train.max_iter=4") == 0
-    assert _run(tmp_path / "parts", shapes, "train.max_iter=2") == 0
-    assert _run(tmp_path / "parts", shapes, "train.max_iter=4", resume=True) == 0
-    whole, parts = _state(tmp_path / "whole"), _state(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    for name, value in whole.items():
-        assert torch.equal(value, parts[name]), name
+    assert_resuming_changes_nothing("quickstart", tmp_path, shapes)
 
 
 def test_losses_corr_and_kept_tokens_are_logged_every_iteration(
     tmp_path: Path, shapes: str
 ) -> None:
-    assert _run(tmp_path, shapes, "train.max_iter=2", "model.keep_ratio=0.3") == 0
+    assert (
+        short_run("quickstart", tmp_path, shapes, "train.max_iter=2", "model.keep_ratio=0.3") == 0
+    )
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     logged = lines[0]
     stages = ["", "_0", "_enc", "_enc_0"]
@@ -86,7 +51,7 @@ def test_losses_corr_and_kept_tokens_are_logged_every_iteration(
 def test_every_way_of_training_runs_and_evaluates(
     tmp_path: Path, shapes: str, overrides: tuple[str, ...]
 ) -> None:
-    assert _run(tmp_path, shapes, "train.max_iter=1", *overrides) == 0
+    assert short_run("quickstart", tmp_path, shapes, "train.max_iter=1", *overrides) == 0
     assert "AP" in json.loads((tmp_path / "results.json").read_text())["results"]["bbox"]
 
 

@@ -12,27 +12,16 @@ from PIL import Image
 
 import compare_selections
 import sweep_keep_ratio
+from small_run import SMALL
 from sparse_detr.config.loading import load_config, save_config
-
-SMALL = [
-    "model.hidden_dim=32",
-    "model.feature_projection.num_groups=8",
-    "model.encoder.num_layers=2",
-    "model.encoder.feedforward_dim=32",
-    "model.decoder.num_layers=1",
-    "model.query_selection.num_queries=12",
-    "data.image_size=64",
-    "data.train_images=2",
-    "data.val_images=4",
-    "train.device=cpu",
-]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a training run leaves it: config and two checkpoints."""
     folder = tmp_path_factory.mktemp("run")
-    overrides = [*SMALL, f"train.output_dir={folder}", f"data.root={folder / 'shapes'}"]
+    overrides = [*SMALL, "data.val_images=4", "train.device=cpu"]
+    overrides += [f"train.output_dir={folder}", f"data.root={folder / 'shapes'}"]
     config = load_config("quickstart", overrides)
     # As runs of earlier versions left it.
     del config.dataloader["sparsity_evaluator"]

@@ -116,21 +116,6 @@ class DecoderLayer(nn.Module):
         return output
 
 
-def output_with_maps(
-    predictions: tuple[Predictions, ...], maps: Sequence[Tensor], query_mask: Tensor | None
-) -> DecoderOutput:
-    """The output with the attention map of each layer, for cross-attention that has one.
-
-    Args:
-        predictions: Of the layers.
-        maps: (B, Q, N) of each layer; rows that are no queries weigh nothing.
-        query_mask: (B, Q) bool, False on such rows; None if there are none.
-    """
-    if query_mask is not None:
-        maps = [each.masked_fill(~query_mask[..., None], 0) for each in maps]
-    return DecoderOutput(predictions, attention_maps=tuple(maps))
-
-
 class Decoder(nn.Module, ABC):
     """A stack of decoder layers with optional iterative box refinement.
 
@@ -191,14 +176,24 @@ class Decoder(nn.Module, ABC):
             reference: (B, Q, 2 or 4) where the layer's queries start from, normalised; or None.
         """
 
-    @abstractmethod
     def with_looks(
         self,
         predictions: tuple[Predictions, ...],
         looks: Sequence[Any],
         query_mask: Tensor | None,
     ) -> DecoderOutput:
-        """The output, from predictions and from where the layers looked, if that was asked for."""
+        """The output, from predictions and from where the layers looked, if that was asked for.
+
+        This one is for cross-attention that has a map.
+
+        Args:
+            predictions: Of the layers.
+            looks: The (B, Q, N) map of each layer; rows that are no queries weigh nothing.
+            query_mask: (B, Q) bool, False on such rows; None if there are none.
+        """
+        if query_mask is not None:
+            looks = [look.masked_fill(~query_mask[..., None], 0) for look in looks]
+        return DecoderOutput(predictions, attention_maps=tuple(looks))
 
     def starting_references(self, queries: DecoderQueries) -> Tensor | None:
         """(B, Q, 2 or 4) what the first layer's queries start from, normalised; or None."""

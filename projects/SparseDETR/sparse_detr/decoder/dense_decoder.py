@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..layers.dense_attention import DenseAttention
 from ..layers.residual import add_update
-from ..structures import DecoderOutput, FeatureTokens, Predictions
-from .decoder_stack import Decoder, DecoderLayer, output_with_maps
+from ..structures import FeatureTokens
+from .decoder_stack import Decoder, DecoderLayer
 
 
 class DenseDecoderLayer(DecoderLayer):
@@ -128,12 +127,3 @@ class DenseDecoder(Decoder):
     ) -> tuple[Any, ...]:
         """Keys, values and padding, whatever the reference."""
         return view
-
-    def with_looks(
-        self,
-        predictions: tuple[Predictions, ...],
-        looks: Sequence[Tensor],
-        query_mask: Tensor | None,
-    ) -> DecoderOutput:
-        """The output with the map of each layer; rows that are no queries weigh nothing."""
-        return output_with_maps(predictions, looks, query_mask)

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..layers.gaussian_attention import GaussianAttention
-from ..structures import DecoderOutput, DecoderQueries, FeatureTokens, Predictions, Size
-from .decoder_stack import Decoder, DecoderLayer, output_with_maps
+from ..structures import DecoderQueries, FeatureTokens, Size
+from .decoder_stack import Decoder, DecoderLayer
 from .gaussian_prior import GaussianPriorNetwork, InitialCentres, PriorForm, image_extents
 
 
@@ -170,12 +170,3 @@ class SmcaDecoder(Decoder):
     def surroundings(self, view: MemoryView, reference: Tensor | None) -> tuple[Any, ...]:
         """The memory and the queries' centres."""
         return view, reference
-
-    def with_looks(
-        self,
-        predictions: tuple[Predictions, ...],
-        looks: Sequence[Tensor],
-        query_mask: Tensor | None,
-    ) -> DecoderOutput:
-        """The output with the map of each layer; rows that are no queries weigh nothing."""
-        return output_with_maps(predictions, looks, query_mask)
