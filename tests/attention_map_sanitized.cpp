@@ -54,17 +54,23 @@ bool run(int levels, int first, int last, int points, int rows, scalar_t shift) 
     number = coordinate<scalar_t>();
   }
   std::vector<int32_t> quad(block);
-  std::vector<scalar_t> shares(4 * block), block_locations(2 * block), block_weights(block), sums(4 * quads);
-  accumulate_rows<scalar_t>(
-      {block / kRowsPerBlock, width.data(), height.data(), first_quad.data()},
-      {rows, stride, locations.data() + 2 * first * points, weights.data() + first * points}, shift,
-      {quad.data(), shares.data(), block_locations.data(), block_weights.data()}, sums.data());
+  std::vector<scalar_t> shares(4 * block), block_locations(2 * block), block_weights(block);
+  std::vector<scalar_t> sums[2];
+  for (int64_t part = 0; part < 2; ++part) {
+    const int64_t first_row = part * rows / 2;
+    const int64_t start = first_row * stride + first * points;
+    sums[part].resize(4 * quads);
+    accumulate_rows<scalar_t>(
+        {block / kRowsPerBlock, width.data(), height.data(), first_quad.data()},
+        {(part + 1) * rows / 2 - first_row, stride, locations.data() + 2 * start, weights.data() + start}, shift,
+        {quad.data(), shares.data(), block_locations.data(), block_weights.data()}, sums[part].data());
+  }
   double got = 0, expected = 0;
-  const scalar_t* next = sums.data();
+  int64_t next = 0;
   for (int level = first; level < last; ++level) {
     const int h = sizes[2 * level], w = sizes[2 * level + 1];
     std::vector<scalar_t> map(h * w);
-    fold_level<scalar_t>(next, h, w, map.data());
+    fold_level<scalar_t>(sums[0].data() + next, sums[1].data() + next, h, w, map.data());
     next += 4 * (h + 1) * (w + 1);
     for (const scalar_t number : map) {
       got += number;

@@ -18,7 +18,7 @@ namespace attention_map_kernel {
 // back they have left the store queue.
 constexpr int64_t kRowsPerBlock = 16;
 
-// The samples of a row that one owner takes are consecutive: the points of its levels. Entries per sample of a whole
+// The samples of a row that one thread takes are consecutive: the points of its levels. Entries per sample of a whole
 // block. A level without cells has width and height 0.
 struct SampleTable {
   int64_t samples;  // of one row
@@ -27,7 +27,7 @@ struct SampleTable {
   const int32_t* first_quad;
 };
 
-// One layer and image, at the first sample of the owner; stride: samples from one row to the next.
+// One layer and image, at the first sample to take; stride: samples from one row to the next.
 template <typename scalar_t>
 struct Rows {
   int64_t rows;
@@ -119,15 +119,23 @@ SPARSE_DETR_INLINE void accumulate_rows(
   }
 }
 
-// The map of one level from its quads.
+// The map of one level, or of neighbouring rows of it, from the quads of its two parts.
 template <typename scalar_t>
 SPARSE_DETR_INLINE void fold_level(
-    const scalar_t* __restrict__ quads, int64_t height, int64_t width, scalar_t* __restrict__ map) {
+    const scalar_t* __restrict__ quads, const scalar_t* __restrict__ more, int64_t height, int64_t width,
+    scalar_t* __restrict__ map) {
+  const int64_t row = 4 * (width + 1);
   for (int64_t y = 0; y < height; ++y) {
-    const scalar_t* above = quads + 4 * y * (width + 1);
-    const scalar_t* here = above + 4 * (width + 1);
+    // Of the quads of cell (y, x): its own upper left share, and those of its neighbours to the left and above.
+    const int64_t above = y * row;
+    const int64_t here = above + row;
     for (int64_t x = 0; x < width; ++x) {
-      map[y * width + x] = (here[4 * x + 4] + here[4 * x + 1]) + (above[4 * x + 6] + above[4 * x + 3]);
+      const int64_t at = 4 * x;
+      const scalar_t first =
+          (quads[here + at + 4] + quads[here + at + 1]) + (quads[above + at + 6] + quads[above + at + 3]);
+      const scalar_t second =
+          (more[here + at + 4] + more[here + at + 1]) + (more[above + at + 6] + more[above + at + 3]);
+      map[y * width + x] = first + second;
     }
   }
 }

@@ -28,8 +28,9 @@ using attention_map_kernel::Scratch;
     attention_map_kernel::accumulate_rows<scalar_t>(table, rows, shift, scratch, quads);                      \
   }                                                                                                           \
   template <typename scalar_t>                                                                                \
-  TARGET void fold_level_##SUFFIX(const scalar_t* quads, int64_t height, int64_t width, scalar_t* map) {      \
-    attention_map_kernel::fold_level<scalar_t>(quads, height, width, map);                                    \
+  TARGET void fold_level_##SUFFIX(                                                                            \
+      const scalar_t* quads, const scalar_t* more, int64_t height, int64_t width, scalar_t* map) {            \
+    attention_map_kernel::fold_level<scalar_t>(quads, more, height, width, map);                              \
   }
 
 SPARSE_DETR_ENTRY_POINTS(baseline, )
@@ -56,34 +57,49 @@ void add_rows(
 }
 
 template <typename scalar_t>
-void fold_level(const scalar_t* quads, int64_t height, int64_t width, scalar_t* map) {
+void fold_level(const scalar_t* quads, const scalar_t* more, int64_t height, int64_t width, scalar_t* map) {
   switch (cpu_capability()) {
 #if defined(__x86_64__)
     case CpuCapability::kAvx512:
-      return fold_level_avx512(quads, height, width, map);
+      return fold_level_avx512(quads, more, height, width, map);
     case CpuCapability::kAvx2:
-      return fold_level_avx2(quads, height, width, map);
+      return fold_level_avx2(quads, more, height, width, map);
 #endif
     default:
-      return fold_level_baseline(quads, height, width, map);
+      return fold_level_baseline(quads, more, height, width, map);
   }
 }
+
+// The rows of an image are added up in two parts, each on its own, and then the parts: so two threads have whole rows
+// to read even where there is one image, and the result is the same for any number of threads.
+constexpr int64_t kParts = 2;
+constexpr int64_t kMapRowsPerTask = 16;
 
 struct Level {
   int64_t height;
   int64_t width;
   int64_t first_token;
+  int64_t first_quad;
+  int64_t first_row;
 };
+
+int64_t quads_of(int64_t height, int64_t width) {
+  return (height + 1) * (width + 1);
+}
 
 std::vector<Level> levels_of(at::IntArrayRef spatial_shapes) {
   std::vector<Level> levels;
   int64_t first_token = 0;
+  int64_t first_quad = 0;
+  int64_t first_row = 0;
   for (size_t level = 0; level < spatial_shapes.size() / 2; ++level) {
-    const int64_t height = spatial_shapes[2 * level];
-    const int64_t width = spatial_shapes[2 * level + 1];
-    const bool empty = height * width == 0;
-    levels.push_back({empty ? 0 : height, empty ? 0 : width, first_token});
+    const bool empty = spatial_shapes[2 * level] * spatial_shapes[2 * level + 1] == 0;
+    const int64_t height = empty ? 0 : spatial_shapes[2 * level];
+    const int64_t width = empty ? 0 : spatial_shapes[2 * level + 1];
+    levels.push_back({height, width, first_token, first_quad, first_row});
     first_token += height * width;
+    first_row += height;
+    first_quad += quads_of(height, width);
   }
   return levels;
 }
@@ -96,74 +112,78 @@ struct Problem {
   std::vector<const scalar_t*> locations;  // of each layer
   std::vector<const scalar_t*> weights;
   scalar_t shift;
+  scalar_t* quads;  // (B, kParts, quads of all levels, 4)
+
+  int64_t quads_per_part() const {
+    return levels.back().first_quad + quads_of(levels.back().height, levels.back().width);
+  }
+
+  // Of all levels of an image.
+  int64_t map_rows() const { return levels.back().first_row + levels.back().height; }
+
+  scalar_t* quads_at(int64_t image, int64_t part, int64_t level) const {
+    return quads + 4 * ((image * kParts + part) * quads_per_part() + levels[level].first_quad);
+  }
 };
 
-// Takes some neighbouring levels of one image: it alone writes those parts of the map, in the order of the samples, so
-// the result does not depend on how the levels are shared out among threads.
+// Adds up neighbouring levels of one part of an image: nobody else writes their quads.
 template <typename scalar_t>
-class Owner {
- public:
-  Owner(const Problem<scalar_t>& problem, int64_t image, int64_t first, int64_t last)
-      : problem_(problem), image_(image), first_(first), last_(last) {
-    const int64_t points = problem.sizes.points;
-    int64_t quads = 0;
+void accumulate(const Problem<scalar_t>& problem, int64_t image, int64_t part, int64_t first, int64_t last) {
+  constexpr int64_t kBlock = attention_map_kernel::kRowsPerBlock;
+  const AttentionMapSizes& sizes = problem.sizes;
+  const int64_t samples = (last - first) * sizes.points;
+  std::vector<int32_t> width;
+  std::vector<int32_t> height;
+  std::vector<int32_t> first_quad;
+  for (int64_t row = 0; row < kBlock; ++row) {
     for (int64_t level = first; level < last; ++level) {
-      const auto& [height, width, first_token] = problem.levels[level];
-      width_.insert(width_.end(), points, static_cast<int32_t>(width));
-      height_.insert(height_.end(), points, static_cast<int32_t>(height));
-      first_quad_.insert(first_quad_.end(), points, static_cast<int32_t>(quads));
-      quads += (height + 1) * (width + 1);
-    }
-    samples_ = static_cast<int64_t>(width_.size());
-    for (std::vector<int32_t>* table : {&width_, &height_, &first_quad_}) {
-      const std::vector<int32_t> row = *table;
-      for (int64_t copy = 1; copy < attention_map_kernel::kRowsPerBlock; ++copy) {
-        table->insert(table->end(), row.begin(), row.end());
-      }
-    }
-    quad_.resize(width_.size());
-    numbers_.resize(7 * width_.size());
-    quads_.resize(4 * quads);
-  }
-
-  void accumulate() {
-    const size_t block = width_.size();
-    const SampleTable table{samples_, width_.data(), height_.data(), first_quad_.data()};
-    const Scratch<scalar_t> scratch{
-        quad_.data(), numbers_.data(), numbers_.data() + 4 * block, numbers_.data() + 6 * block};
-    const AttentionMapSizes& sizes = problem_.sizes;
-    const int64_t stride = sizes.levels * sizes.points;
-    const int64_t start = image_ * sizes.rows * stride + first_ * sizes.points;
-    for (size_t layer = 0; layer < problem_.locations.size(); ++layer) {
-      const Rows<scalar_t> rows{
-          sizes.rows, stride, problem_.locations[layer] + 2 * start, problem_.weights[layer] + start};
-      add_rows(table, rows, problem_.shift, scratch, quads_.data());
+      const Level& at = problem.levels[level];
+      width.insert(width.end(), sizes.points, static_cast<int32_t>(at.width));
+      height.insert(height.end(), sizes.points, static_cast<int32_t>(at.height));
+      first_quad.insert(
+          first_quad.end(), sizes.points, static_cast<int32_t>(at.first_quad - problem.levels[first].first_quad));
     }
   }
+  const int64_t block = kBlock * samples;
+  std::vector<int32_t> quad(block);
+  std::vector<scalar_t> numbers(7 * block);
+  const attention_map_kernel::SampleTable table{samples, width.data(), height.data(), first_quad.data()};
+  const Scratch<scalar_t> scratch{quad.data(), numbers.data(), numbers.data() + 4 * block, numbers.data() + 6 * block};
 
-  void write(scalar_t* output) const {
-    scalar_t* map = output + image_ * problem_.sizes.tokens;
-    const scalar_t* quads = quads_.data();
-    for (int64_t level = first_; level < last_; ++level) {
-      const auto& [height, width, first_token] = problem_.levels[level];
-      fold_level(quads, height, width, map + first_token);
-      quads += 4 * (height + 1) * (width + 1);
-    }
+  const Level& end = problem.levels[last - 1];
+  scalar_t* quads = problem.quads_at(image, part, first);
+  std::fill(quads, problem.quads_at(image, part, last - 1) + 4 * quads_of(end.height, end.width), scalar_t(0));
+  const int64_t first_row = part * sizes.rows / kParts;
+  const int64_t rows = (part + 1) * sizes.rows / kParts - first_row;
+  const int64_t stride = sizes.levels * sizes.points;
+  const int64_t start = (image * sizes.rows + first_row) * stride + first * sizes.points;
+  for (size_t layer = 0; layer < problem.locations.size(); ++layer) {
+    add_rows(
+        table, Rows<scalar_t>{rows, stride, problem.locations[layer] + 2 * start, problem.weights[layer] + start},
+        problem.shift, scratch, quads);
   }
+}
 
- private:
-  const Problem<scalar_t>& problem_;
-  int64_t image_;
-  int64_t first_;
-  int64_t last_;
-  int64_t samples_;
-  std::vector<int32_t> width_;
-  std::vector<int32_t> height_;
-  std::vector<int32_t> first_quad_;
-  std::vector<int32_t> quad_;
-  std::vector<scalar_t> numbers_;
-  std::vector<scalar_t> quads_;
-};
+// Writes rows begin..end of the maps of all images, the rows of a map's levels one after another.
+template <typename scalar_t>
+void fold_rows(const Problem<scalar_t>& problem, int64_t begin, int64_t end, scalar_t* output) {
+  while (begin < end) {
+    const int64_t image = begin / problem.map_rows();
+    const int64_t row = begin % problem.map_rows();
+    int64_t index = 0;
+    while (row >= problem.levels[index].first_row + problem.levels[index].height) {
+      ++index;
+    }
+    const Level& level = problem.levels[index];
+    const int64_t first = row - level.first_row;
+    const int64_t last = std::min(level.height, first + end - begin);
+    const int64_t skipped = 4 * first * (level.width + 1);
+    fold_level(
+        problem.quads_at(image, 0, index) + skipped, problem.quads_at(image, 1, index) + skipped, last - first,
+        level.width, output + image * problem.sizes.tokens + level.first_token + first * level.width);
+    begin += last - first;
+  }
+}
 
 template <typename scalar_t>
 std::vector<const scalar_t*> pointers(const std::vector<at::Tensor>& tensors) {
@@ -193,19 +213,27 @@ at::Tensor decoder_attention_map_cpu(
   const std::vector<at::Tensor> all_weights = contiguous(attention_weights);
   at::Tensor output = at::empty({sizes.batch, sizes.tokens}, all_locations[0].options());
   AT_DISPATCH_FLOATING_TYPES(output.scalar_type(), "decoder_attention_map_cpu", [&] {
-    const Problem<scalar_t> problem{
-        sizes, levels_of(spatial_shapes), pointers<scalar_t>(all_locations), pointers<scalar_t>(all_weights),
-        half_cell_shift ? scalar_t(0) : scalar_t(0.5)};
-    scalar_t* result = output.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, sizes.batch * sizes.levels, 1, [&](int64_t begin, int64_t end) {
+    Problem<scalar_t> problem{
+        sizes,
+        levels_of(spatial_shapes),
+        pointers<scalar_t>(all_locations),
+        pointers<scalar_t>(all_weights),
+        half_cell_shift ? scalar_t(0) : scalar_t(0.5),
+        nullptr};
+    const at::Tensor quads = at::empty({sizes.batch, kParts, problem.quads_per_part(), 4}, output.options());
+    problem.quads = quads.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, sizes.batch * kParts * sizes.levels, 1, [&](int64_t begin, int64_t end) {
       while (begin < end) {
         const int64_t first = begin % sizes.levels;
         const int64_t last = std::min(sizes.levels, first + end - begin);
-        Owner<scalar_t> owner(problem, begin / sizes.levels, first, last);
-        owner.accumulate();
-        owner.write(result);
+        const int64_t unit = begin / sizes.levels;
+        accumulate(problem, unit / kParts, unit % kParts, first, last);
         begin += last - first;
       }
+    });
+    scalar_t* result = output.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, sizes.batch * problem.map_rows(), kMapRowsPerTask, [&](int64_t begin, int64_t end) {
+      fold_rows(problem, begin, end, result);
     });
   });
   return output;

@@ -7,6 +7,7 @@ import torch
 from deform_attn_inputs import Shapes
 from operator_calls import OperatorCall
 from operator_strategies import BACKENDS, VARIANTS, make_variant, needs_native, results_of
+from torch.autograd import forward_ad
 
 from sparse_detr.layers.backend import use_backend
 
@@ -78,6 +79,46 @@ def test_double_backward_is_refused(variant: str) -> None:
         for gradient in gradients:
             with pytest.raises(RuntimeError, match="cannot be differentiated again"):
                 gradient.sum().backward(retain_graph=True)
+
+
+@needs_native
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_graph_is_freed_by_its_backward_pass_unless_it_is_retained(variant: str) -> None:
+    call = make_variant(variant, LEVELS[:2], padded=True, queries=3, heads=2, channels=4)
+    leaves = [leaf.requires_grad_() for leaf in call.leaves]
+    with use_backend("native"):
+        output = call.output(*leaves)
+    retained = torch.autograd.grad(output, leaves, call.grad, retain_graph=True)
+    last = torch.autograd.grad(output, leaves, call.grad)
+    for first, second in zip(retained, last, strict=True):
+        assert torch.equal(first, second)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(output, leaves, call.grad)
+
+
+@needs_native
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_change_in_place_of_what_the_gradient_needs_is_refused(variant: str) -> None:
+    call = make_variant(variant, LEVELS[:2], queries=3, heads=2, channels=4)
+    leaves = [leaf.requires_grad_() for leaf in call.leaves]
+    copies = [leaf.clone() for leaf in leaves]
+    with use_backend("native"):
+        output = call.output(*copies)
+    copies[0].zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+@needs_native
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_forward_mode_differentiation_is_refused(variant: str) -> None:
+    call = make_variant(variant, LEVELS[:2], queries=3, heads=2, channels=4)
+    for place in range(len(call.leaves)):
+        with forward_ad.dual_level(), use_backend("native"):
+            leaves = list(call.leaves)
+            leaves[place] = forward_ad.make_dual(leaves[place], torch.ones_like(leaves[place]))
+            with pytest.raises(NotImplementedError, match="forward-mode"):
+                call.output(*leaves)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

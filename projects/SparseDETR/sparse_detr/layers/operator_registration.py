@@ -1,7 +1,7 @@
-"""Shape functions and gradients of the compiled operators.
+"""Shape functions of the compiled operators.
 
-With them the operators work under autograd, `torch.compile` and `torch.export`. Casts under
-autocast are registered by the compiled library: torch's own hook would lower the coordinates too.
+With them the operators work under `torch.compile` and `torch.export` and on the meta device. Gradients
+and casts under autocast are registered by the compiled library itself.
 """
 
 from __future__ import annotations
@@ -17,13 +17,6 @@ from sparse_detr.layers import backend
 
 def _like(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
-
-
-def _refuse_double_backward(ctx: Any, *grads: Tensor) -> None:
-    raise RuntimeError(
-        "deformable attention: its gradient cannot be differentiated again "
-        "(double backward is not implemented)"
-    )
 
 
 def _fake_attn(value: Tensor, spatial_shapes: Any, *samples: Any) -> Tensor:
@@ -60,23 +53,6 @@ def _fake_backward_of(num_gradients: int) -> Callable[..., tuple[Tensor, ...]]:
     return fake
 
 
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    value, ctx.spatial_shapes, *rest = inputs
-    ctx.save_for_backward(value, *rest)
-
-
-def _backward_of(name: str) -> Callable[..., tuple[Tensor | None, ...]]:
-    """The gradients of an operator by the operator ``<name>_backward``."""
-    operator = getattr(torch.ops.sparse_detr, f"{name}_backward")
-
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        value, *rest = ctx.saved_tensors
-        grad_value, *others = operator(grad, value, ctx.spatial_shapes, *rest)
-        return (grad_value, None, *others, None)
-
-    return backward
-
-
 def _register_fake(name: str, fake: Any) -> None:
     """Registers a shape function that refuses arguments of several devices.
 
@@ -101,21 +77,15 @@ def _register_fake(name: str, fake: Any) -> None:
 
 
 def _register() -> None:
-    """Tells torch the shapes and the gradients of the compiled operators."""
+    """Tells torch the shapes that the compiled operators give."""
     operators: dict[str, tuple[Callable[..., Tensor], int]] = {
         "ms_deform_attn": (_fake_attn, 3),
         "ms_deform_attn_fused": (_fake_attn, 4),
         "sample_then_project": (_fake_project, 6),
     }
     for name, (fake, num_gradients) in operators.items():
-        forward_name, backward_name = f"sparse_detr::{name}", f"sparse_detr::{name}_backward"
         _register_fake(name, fake)
         _register_fake(f"{name}_backward", _fake_backward_of(num_gradients))
-        torch.library.register_autograd(
-            forward_name, _backward_of(name), setup_context=_save_inputs
-        )
-        # Without this a double backward would only warn, and give a wrong gradient.
-        torch.library.register_autograd(backward_name, _refuse_double_backward)
     _register_fake("deform_attn_sampling", _fake_sampling)
 
 
