@@ -111,7 +111,7 @@ SPARSE_DETR_INLINE void fill_rows(
 template <typename value_t, typename scalar_t>
 SPARSE_DETR_INLINE void write_back(RowWindow<scalar_t>& window, const HeadRows<value_t, scalar_t>& head) {
   constexpr int64_t kCount = kLanes<scalar_t>;
-  constexpr int64_t kAhead = 8;
+  constexpr int64_t kAhead = 48;
   const int64_t bytes = head.channels * int64_t(sizeof(scalar_t));
   for (int64_t slot = 0; slot < window.used; ++slot) {
     if (slot + kAhead < window.used) {

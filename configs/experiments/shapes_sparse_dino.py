@@ -1,0 +1,7 @@
+"""DINO with Sparse DETR's selection on drawn shapes."""
+
+from ..models.small_sparse_dino import model
+from .shapes_dam import data, dataloader, optimizer, schedule, train
+
+model.num_classes = "auto"
+train.output_dir = "output/experiments/shapes_sparse_dino"
