@@ -7,6 +7,7 @@ import torch
 from sparse_detr.benchmarking.machine import (
     describe_machine,
     machine_lines,
+    machine_sentence,
     memory_gib,
     processor_name,
 )
@@ -27,3 +28,12 @@ def test_the_description_goes_through_json() -> None:
 
     assert json.loads(json.dumps(machine)) == machine
     assert f"torch: {torch.__version__}" in machine_lines(machine)
+
+
+def test_the_sentence_of_a_page_names_the_gpu_but_not_the_host() -> None:
+    machine = describe_machine(torch.device("cpu")) | {"threads": 1, "system": "Linux-6.1-x86-h"}
+    assert "Linux 6.1, Python" in machine_sentence(machine)
+    assert "1 thread;" in machine_sentence(machine)
+    assert f" on {machine['processor']}, " in machine_sentence(machine)
+    machine["device"] = "Some GPU, 80 GiB"
+    assert f" on Some GPU, 80 GiB, {machine['processor']}, " in machine_sentence(machine)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from ..config.loading import load_config
 from ..meta_arch import TransformerDetector
@@ -161,9 +162,34 @@ def build_compared_model(row: ComparedModel, device: str = "cpu") -> Transformer
     """
     tree = load_config(row.config).model
     tree.num_classes = row.num_classes
+    return untrained_model(tree, device)
+
+
+def untrained_model(tree: DictConfig, device: str = "cpu") -> TransformerDetector:
+    """Gives the untrained model of a config's key ``model``, in evaluation mode.
+
+    Args:
+        tree: What stands below the key.
+        device: As :func:`build_compared_model` takes it.
+    """
     with torch.device(device):
         model: TransformerDetector = instantiate(tree)
     return model.eval()
+
+
+def distinct_models(rows: Iterable[ComparedModel] = COMPARED_MODELS) -> list[ComparedModel]:
+    """Gives the first row of each model: what differs in the training alone shares one.
+
+    Args:
+        rows: Rows of the table.
+    """
+    found: dict[str, ComparedModel] = {}
+    for row in rows:
+        tree = load_config(row.config).model
+        if row.keep_ratio is not None:
+            tree.keep_ratio = row.keep_ratio
+        found.setdefault(OmegaConf.to_yaml(tree), row)
+    return list(found.values())
 
 
 def compared_parameters(row: ComparedModel) -> list[int]:

@@ -6,21 +6,27 @@ them. All text and every number of the page comes from here and from those figur
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..benchmarking.tables import markdown_table
 from .compared_models import COMPARED_MODELS, COMPARED_SIZE, ComparedModel
 from .image_sizes import size_text
+from .measured_systems import latency_section, paragraph, training_memory_section
 from .model_analysis import giga
+from .small_budget import small_budget_section
 
 Figures = Mapping[str, Any]
+MODELS, LATENCY = "models", "latency"
+TRAINING_MEMORY, SMALL_BUDGET = "training_memory", "small_budget"
 _SIZE = size_text(COMPARED_SIZE)
 
 _TOP = f"""# All systems side by side
 
 Made by `python tools/make_comparison.py`, which counts for minutes and keeps what it counted in
-`comparison.json`; `--from-figures` writes the page again from that file. Backbone: ResNet-50.
+`comparison.json`; `--latency`, `--training-memory` and `--small-budget FOLDER` put in what they
+measure or read, `--from-figures` writes the page again from that file. Backbone: ResNet-50, small
+budget aside.
 
 - **AP**, COCO val2017, is what was published; no model of this project has been trained on COCO
   yet. Sources print AP after training for unequal numbers of epochs.
@@ -31,10 +37,14 @@ Made by `python tools/make_comparison.py`, which counts for minutes and keeps wh
   multiply-add as 1 FLOP: what this project runs at inference, and what the released code computes,
   by its convention ([performance.md](performance.md#gflops) says how operators count).
 - Sparse DETR's rows have the encoder's auxiliary heads among the parameters, which only training
-  needs; what was published leaves them out.
+  needs; what was published leaves them out."""
 
-**Not measured yet**, and therefore not in the table: latency of all systems in one interleaved run
-on one machine, training memory, and AP after an equal small budget on the drawn shapes."""
+# Key of the figures, what it is, and its part of the page.
+_MEASURED: tuple[tuple[str, str, Callable[[Figures | None], str]], ...] = (
+    (LATENCY, "latency of all systems in one interleaved run", latency_section),
+    (TRAINING_MEMORY, "memory of a training step", training_memory_section),
+    (SMALL_BUDGET, "AP after an equal small budget on the drawn shapes", small_budget_section),
+)
 
 _CHECKED = """## Against counts of the released codes
 
@@ -69,12 +79,26 @@ def render_comparison(figures: Figures) -> str:
     """Gives the page.
 
     Args:
-        figures: ``{"models": ...}`` with what :func:`count_compared_models` gives.
+        figures: ``{"models": ...}`` with what :func:`count_compared_models` gives; what has been
+            measured under keys of its own.
+
+    Raises:
+        ValueError: The models have not been counted.
     """
-    pairs = list(zip(COMPARED_MODELS, figures["models"], strict=True))
+    if MODELS not in figures:
+        raise ValueError("the models have not been counted: run make_comparison.py without options")
+    pairs = list(zip(COMPARED_MODELS, figures[MODELS], strict=True))
+    measured = [part(figures.get(key)) for key, _, part in _MEASURED]
     return "\n\n".join(
-        (_TOP, _table(pairs), _CHECKED, _checked(pairs), _differences(pairs))
+        (_TOP, *_missing(figures), _table(pairs), *measured, _CHECKED, _checked(pairs),
+         _differences(pairs))
     ) + "\n"  # fmt: skip
+
+
+def _missing(figures: Figures) -> list[str]:
+    """A paragraph on what has not been measured; none where all has."""
+    missing = [what for key, what, _ in _MEASURED if key not in figures]
+    return [paragraph(f"**Not measured yet**: {'; '.join(missing)}.")] if missing else []
 
 
 def _table(pairs: Sequence[tuple[ComparedModel, Figures]]) -> str:

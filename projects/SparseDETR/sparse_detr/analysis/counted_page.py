@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..benchmarking.fresh_process import FreshProcessError
 from ..engine.checkpoint_file import write_text
 from ..engine.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 
@@ -37,16 +38,21 @@ class CountedPage:
 
         Args:
             output: The page; the figures are in the JSON file beside it.
-            count: Counts the figures; None takes those that are kept.
+            count: Counts figures, which replace those of the same keys in the file; None takes
+                all that are kept.
         """
         stored = output.with_suffix(".json")
         try:
-            if count is None:
-                figures: Figures = json.loads(stored.read_text(encoding="utf-8"))
-            else:
-                figures = count()
+            figures: Figures = {}
+            if count is None or stored.exists():
+                figures = json.loads(stored.read_text(encoding="utf-8"))
+            if count is not None:
+                figures |= count()
                 write_text(json.dumps(figures, indent=1) + "\n", stored)
             write_text(self.render(figures), output)
+        except FreshProcessError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_FAILED
         except (OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             return EXIT_USAGE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,24 @@ def memory_gib(meminfo: str) -> float | None:
 def machine_lines(machine: dict[str, Any]) -> list[str]:
     """Gives a description for people, one fact a line."""
     return [f"{name.replace('_', ' ')}: {value}" for name, value in machine.items()]
+
+
+def machine_sentence(machine: Mapping[str, Any]) -> str:
+    """Gives what a page has to say of a machine and its software.
+
+    Args:
+        machine: Of :func:`describe_machine`.
+    """
+    system = " ".join(str(machine["system"]).split("-")[:2])
+    threads = machine["threads"]
+    device = "" if machine["device"] == "cpu" else f"{machine['device']}, "
+    return (
+        f"Measured on {str(machine['measured_at'])[:10]} on {device}{machine['processor']}, "
+        f"{machine['usable_cpus']} of {machine['logical_cpus']} logical processors, "
+        f"{machine['memory_gib']} GiB; {system}, Python {machine['python']}, "
+        f"torch {machine['torch']}, {threads} thread{'' if threads == 1 else 's'}; "
+        f"{machine['backend']}"
+    )
 
 
 def _device_name(device: torch.device) -> str:

@@ -15,7 +15,7 @@ from .model_ways import RELEASED, Setting, Way, build_ways, random_detector, ran
 from .peak_memory import peak_bytes
 from .released_way import ReleasedDetector
 from .stages import measure_stages
-from .timing import Timer, TimingPlan
+from .timing import Call, CandidateTimes, ComparedTimes, Timer, TimingPlan
 
 # Small images to warm up with before peak memory is measured.
 _SMALL_HEIGHT, _SMALL_WIDTH = 128, 160
@@ -34,9 +34,7 @@ def measure_ways(
     """
     ways, missing = build_ways(names, setting)
     device = torch.device(setting.device)
-    threads = 1 if device.type == "cuda" else torch.get_num_threads()
-    timer = Timer(plan, DisturbanceWatch.of_this_machine(threads), run_block_for(device))
-    times = timer.compare({way.name: way.call for way in ways})
+    times = time_calls({way.name: way.call for way in ways}, plan, device)
     record: dict[str, Any] = {
         "setting": asdict(setting),
         "threads": torch.get_num_threads(),
@@ -48,21 +46,45 @@ def measure_ways(
         own = times.by_name[way.name]
         rates = [setting.batch / seconds for seconds in own.seconds]
         record["ways"][way.name] = {
-            "ms": asdict(own.milliseconds),
+            **times_record(own),
             "images_per_second": sorted(rates)[len(rates) // 2],
             "faster_than": {
                 other.name: asdict(times.speedup(way.name, other.name))
                 for other in ways
                 if other is not way
             },
-            "rejected_blocks": own.rejected,
-            "disturbed_blocks": own.disturbed,
         }
         if with_stages and way.detector is not None:
             stages = measure_stages(way.detector, way.call, device, plan.rounds)
             record["stages"][way.name] = {stage: asdict(ms) for stage, ms in stages.items()}
     record["agreement"] = _agreements(ways)
     return record
+
+
+def time_calls(calls: dict[str, Call], plan: TimingPlan, device: torch.device) -> ComparedTimes:
+    """Gives the times of calls, interleaved.
+
+    Args:
+        calls: What to call, by name, in the order of a round.
+        plan: How much to measure.
+        device: Where they run.
+    """
+    threads = 1 if device.type == "cuda" else torch.get_num_threads()
+    watch = DisturbanceWatch.of_this_machine(threads)
+    return Timer(plan, watch, run_block_for(device)).compare(calls)
+
+
+def times_record(times: CandidateTimes) -> dict[str, Any]:
+    """Gives the times of one call, and what disturbed them, ready for JSON.
+
+    Args:
+        times: Of :func:`time_calls`.
+    """
+    return {
+        "ms": asdict(times.milliseconds),
+        "rejected_blocks": times.rejected,
+        "disturbed_blocks": times.disturbed,
+    }
 
 
 def _agreements(ways: list[Way]) -> dict[str, Any]:

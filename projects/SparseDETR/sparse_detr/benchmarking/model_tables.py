@@ -58,14 +58,6 @@ def ways_table(runs: Sequence[Record], markdown: bool) -> str:
         name = setting_name(run["setting"]) + f", {run['threads']} threads"
         for way, found in run["ways"].items():
             against = found["faster_than"].get(RELEASED)
-            notes = [
-                f"{found[key]} {word}"
-                for key, word in (
-                    ("rejected_blocks", "rejected"),
-                    ("disturbed_blocks", "DISTURBED"),
-                )
-                if found[key]
-            ]
             rows.append(
                 (
                     name,
@@ -73,12 +65,18 @@ def ways_table(runs: Sequence[Record], markdown: bool) -> str:
                     spread_text(found["ms"]),
                     significant(found["images_per_second"]),
                     "" if against is None else spread_text(against, "x"),
-                    ", ".join(notes),
+                    blocks_text(found),
                 )
             )
             name = ""
     header = ("setting", "way", "ms", "images/s", "faster than the released way", "blocks")
     return table(header, rows, markdown)
+
+
+def blocks_text(found: Record) -> str:
+    """Gives how many blocks were rejected, and how many count although they were disturbed."""
+    words = (("rejected_blocks", "rejected"), ("disturbed_blocks", "DISTURBED"))
+    return ", ".join(f"{found[key]} {word}" for key, word in words if found[key])
 
 
 def agreement_table(runs: Sequence[Record], markdown: bool) -> str:

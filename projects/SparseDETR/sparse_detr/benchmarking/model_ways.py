@@ -58,9 +58,12 @@ class Setting:
         height: Of the images, pixels; all images of a batch have one size.
         width: Of the images, pixels.
         batch: Images B.
-        keep_ratio: Share of the tokens that the encoder updates; None for the dense twin.
+        keep_ratio: Share of the tokens that the encoder updates; None for the dense twin, or for
+            what ``system`` says.
         backbone: "r50" or "swint".
         device: Device.
+        system: Config of another system; None takes Sparse DETR's or its dense twin's.
+        overrides: Changes to the config, as ``key=value``.
     """
 
     height: int = 480
@@ -69,10 +72,14 @@ class Setting:
     keep_ratio: float | None = 0.1
     backbone: str = "r50"
     device: str = "cpu"
+    system: str | None = None
+    overrides: Sequence[str] = ()
 
     @property
     def config(self) -> str:
         """Name of the config."""
+        if self.system is not None:
+            return self.system
         if self.keep_ratio is None:
             return f"deformable_detr/deformable_detr_{self.backbone}_topk_queries_50ep"
         return f"sparse_detr/sparse_detr_{self.backbone}_rho10_50ep"
@@ -102,7 +109,7 @@ def random_detector(setting: Setting, num_classes: int = 80) -> TransformerDetec
         setting: Which.
         num_classes: Class logits.
     """
-    tree = load_config(setting.config)
+    tree = load_config(setting.config, setting.overrides)
     tree.model.num_classes = num_classes
     torch.manual_seed(0)
     model: TransformerDetector = instantiate(tree.model)

@@ -1,7 +1,7 @@
 """Shape functions of the compiled operators.
 
-With them the operators work under `torch.compile` and `torch.export` and on the meta device. Gradients
-and casts under autocast are registered by the compiled library itself.
+With them the operators work under `torch.compile` and `torch.export` and on the meta device. The
+compiled library itself registers gradients and casts under autocast.
 """
 
 from __future__ import annotations
