@@ -1,7 +1,7 @@
 """PnP-DETR, small enough for a CPU: one level of stride 16, a backbone that trains from scratch."""
 
+from ..common.small_sizes import shrink
 from .pnp_detr import model
-from .small_sizes import shrink
 
 shrink(model, ["res4"])
 model.token_selection.num_pooled = 10

@@ -1,6 +1,6 @@
 """SMCA, small enough for a CPU: one level of stride 16, a backbone that trains from scratch."""
 
-from .small_sizes import shrink
+from ..common.small_sizes import shrink
 from .smca import model
 
 shrink(model, ["res4"])

@@ -1,7 +1,7 @@
 """The sizes of the small models, for models of any system: they train from scratch on a CPU."""
 
-from .backbones.small_resnet import backbone, in_channels
-from .small_sparse_detr import model as _small
+from ..models.backbones.small_resnet import backbone, in_channels
+from ..models.small_sparse_detr import model as _small
 
 
 def shrink(model, out_features):
