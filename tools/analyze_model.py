@@ -51,7 +51,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "as the config's evaluation does (default: an image of 480x640, resized)")  # fmt: skip
     add("--resize", action="store_true", help="also resize what is given as HxW")
     add("--keep-ratios", nargs="+", default=[], metavar="RHO",
-        help="shares in (0, 1], levels:..., layers:... or gflops:... "
+        help="shares in (0, 1], levels:..., layers:..., cascade:... or gflops:... "
         "(default: the config's)")  # fmt: skip
     add("--convention", nargs="+", choices=CONVENTIONS, default=["honest"], dest="conventions",
         metavar="NAME",

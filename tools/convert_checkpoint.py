@@ -66,8 +66,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def convert(options: argparse.Namespace) -> None:
     """Converts, and prints the summary and what to do next."""
+    from sparse_detr.checkpoint.class_rows import CLASSES_80, CLASSES_91, CLASSES_KEPT
     from sparse_detr.checkpoint.conversion import convert_checkpoint
-    from sparse_detr.checkpoint.detector_conversion import CLASSES_80, CLASSES_91, CLASSES_KEPT
 
     classes = CLASSES_91 if options.keep_91 else CLASSES_80
     report = convert_checkpoint(

@@ -24,9 +24,8 @@ from released_files import (
     variant_config,
 )
 
-from sparse_detr.checkpoint.class_rows import coco_category_ids
+from sparse_detr.checkpoint.class_rows import CLASSES_KEPT, coco_category_ids
 from sparse_detr.checkpoint.conversion import convert_checkpoint
-from sparse_detr.checkpoint.detector_conversion import CLASSES_KEPT
 from sparse_detr.engine.errors import UserError
 from sparse_detr.engine.weights import load_weights
 from sparse_detr.inference.model_building import build_model_for_inference

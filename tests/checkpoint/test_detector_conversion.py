@@ -15,12 +15,14 @@ from released_files import (
     variant_config,
 )
 
-from sparse_detr.checkpoint.class_rows import coco_category_ids
-from sparse_detr.checkpoint.conversion_errors import ConversionError
-from sparse_detr.checkpoint.detector_conversion import (
+from sparse_detr.checkpoint.class_rows import (
     CLASSES_80,
     CLASSES_91,
     CLASSES_KEPT,
+    coco_category_ids,
+)
+from sparse_detr.checkpoint.conversion_errors import ConversionError
+from sparse_detr.checkpoint.detector_conversion import (
     detector_from_released,
     detector_to_released,
 )

@@ -6,7 +6,12 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from sparse_detr.checkpoint.class_rows import coco_category_ids
+from sparse_detr.checkpoint.class_rows import (
+    CLASSES_80,
+    CLASSES_91,
+    CLASSES_KEPT,
+    coco_category_ids,
+)
 from sparse_detr.checkpoint.conversion_errors import ConversionError
 from sparse_detr.checkpoint.detr_formats import DETR_FILES
 from sparse_detr.checkpoint.released_formats import format_for, format_of
@@ -39,9 +44,46 @@ def test_the_80_classes_and_no_object_are_kept_in_order(released):
 
 
 def test_category_ids_can_be_kept(released):
-    found = from_table(DETR_FILES, released, {}, sort_classes=False)
+    found = from_table(DETR_FILES, released, {}, CLASSES_KEPT)
     assert torch.equal(found.weights[CLASSIFIER], released["class_embed.bias"])
     assert "model.num_classes=91" in found.config.overrides
+
+
+def test_all_logits_can_be_kept_with_the_80_classes_first(released):
+    found = from_table(DETR_FILES, released, {}, CLASSES_91)
+    rows = found.weights[CLASSIFIER].tolist()
+    assert rows[:80] == list(coco_category_ids())
+    assert rows[91] == 91
+    assert sorted(rows) == list(range(92))
+    assert found.config.overrides[1:] == (
+        "model.num_classes=91",
+        "+model.postprocess.detected_classes=80",
+    )
+    assert found.config.load().model.postprocess.detected_classes == 80
+    assert not found.unused_rows
+    assert not any("left out" in remark for remark in found.report.remarks)
+
+
+@pytest.mark.parametrize("classes", [CLASSES_80, CLASSES_91])
+def test_sorted_classes_come_back_in_the_order_of_category_ids(released, classes):
+    found = from_table(DETR_FILES, released, {}, classes)
+    back = to_table(DETR_FILES, found.weights, found.config, found.unused_rows, True).weights
+    assert back.keys() == released.keys()
+    assert all(torch.equal(back[key], released[key]) for key in released)
+
+
+def test_logits_that_training_here_did_not_keep_come_back_without_weights(released):
+    found = from_table(DETR_FILES, released, {})
+    converted = to_table(DETR_FILES, found.weights, found.config, {}, True)
+    notes = {entry.target: entry.note for entry in converted.report.entries}
+    assert "re-initialised" in notes["class_embed.weight"]
+    back = converted.weights
+    ids = list(coco_category_ids())
+    assert back["class_embed.bias"].shape == (92,)
+    assert torch.equal(back["class_embed.bias"][ids], released["class_embed.bias"][ids])
+    others = [row for row in range(91) if row not in ids]
+    assert not back["class_embed.weight"][others].any()
+    assert (back["class_embed.bias"][others] < -4).all()
 
 
 def test_a_file_that_says_nothing_of_dilation_is_taken_for_plain_and_that_is_told(released):
@@ -54,7 +96,7 @@ def test_a_file_that_says_nothing_of_dilation_is_taken_for_plain_and_that_is_tol
 
 
 def test_there_and_back_gives_the_same_weights(released):
-    here = from_table(DETR_FILES, released, {}, sort_classes=False).weights
+    here = from_table(DETR_FILES, released, {}, CLASSES_KEPT).weights
     assert format_of(released) is DETR_FILES and format_for(here) is DETR_FILES
     back = to_table(DETR_FILES, here, None).weights
     assert back.keys() == released.keys()

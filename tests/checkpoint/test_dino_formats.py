@@ -10,7 +10,7 @@ import torch
 from detectron2.config import instantiate
 
 from sparse_detr.backbone.resnet_keys import detectron2_to_released
-from sparse_detr.checkpoint.class_rows import coco_category_ids
+from sparse_detr.checkpoint.class_rows import CLASSES_91, CLASSES_KEPT, coco_category_ids
 from sparse_detr.checkpoint.conversion import convert_checkpoint
 from sparse_detr.checkpoint.conversion_errors import ConversionError
 from sparse_detr.checkpoint.dino_formats import DETREX_DINO, ORIGINAL_DINO
@@ -118,6 +118,23 @@ def test_a_file_of_the_authors_gets_eighty_classes_and_their_position_encoding()
     config = found.config.load().model
     assert (config.position_embedding.temperature, config.position_embedding.offset) == (20.0, 0.0)
     assert config.num_classes == 80
+
+
+def test_a_file_of_the_authors_may_keep_all_logits_with_the_80_classes_first():
+    found = from_table(ORIGINAL_DINO, original_file(), {}, CLASSES_91)
+    ids = torch.tensor(coco_category_ids()).float()
+    bias = found.weights["heads.stages.0.class_embed.bias"]
+    labels = found.weights["query_selection.denoising.label_embedding.weight"][:, 0]
+    assert bias[:80].equal(ids)
+    assert labels.equal(bias)
+    assert found.config.load().model.postprocess.detected_classes == 80
+
+
+def test_a_file_of_the_authors_may_keep_its_category_ids():
+    found = from_table(ORIGINAL_DINO, original_file(), {}, CLASSES_KEPT)
+    assert found.weights["heads.stages.0.class_embed.bias"].equal(torch.arange(91.0))
+    labels = found.weights["query_selection.denoising.label_embedding.weight"]
+    assert labels[:, 0].equal(torch.arange(91.0))
 
 
 def test_copies_that_differ_are_refused():

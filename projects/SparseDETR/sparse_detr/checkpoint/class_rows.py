@@ -17,6 +17,12 @@ from torch import Tensor
 from ..layers.initialization import prior_bias
 
 RELEASED_CLASSES = 91
+CLASSES_80 = "80"
+"""The 80 classes of COCO, contiguous."""
+CLASSES_91 = "91"
+"""Those 80 first, then the 11 logits that stand for no class."""
+CLASSES_KEPT = "kept"
+"""As in the file."""
 _COCO_DATASET = "coco_2017_val"
 _CLASSIFIER = re.compile(r"heads\.stages\.(\d+)\.class_embed\.(weight|bias)")
 
@@ -25,6 +31,11 @@ def coco_category_ids() -> tuple[int, ...]:
     """The category id of each contiguous class, in the order of Detectron2's COCO data sets."""
     contiguous = MetadataCatalog.get(_COCO_DATASET).thing_dataset_id_to_contiguous_id
     return tuple(sorted(contiguous, key=contiguous.__getitem__))
+
+
+def detected_classes_override() -> str:
+    """The change of a config after which only the 80 classes, which come first, are detected."""
+    return f"+model.postprocess.detected_classes={len(coco_category_ids())}"
 
 
 def classifier_stage(name: str) -> int | None:
@@ -86,13 +97,13 @@ class ClassRows:
         stage = classifier_stage(name)
         assert stage is not None
         if len(tensor) < RELEASED_CLASSES:
-            tensor = torch.cat([tensor, _never_winning(tensor) if unused is None else unused])
+            tensor = torch.cat([tensor, never_winning(tensor) if unused is None else unused])
         result = torch.empty_like(tensor)
         result[self.order(stage)] = tensor
         return result
 
 
-def _never_winning(tensor: Tensor) -> Tensor:
+def never_winning(tensor: Tensor) -> Tensor:
     """Rows as a classifier starts: no weights, and a bias that means one in a hundred."""
     count = RELEASED_CLASSES - len(coco_category_ids())
     value = prior_bias(0.01) if tensor.dim() == 1 else 0.0

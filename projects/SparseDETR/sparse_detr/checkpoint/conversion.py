@@ -20,11 +20,15 @@ from ..engine.checkpoint_file import read_checkpoint, write_checkpoint, write_te
 from ..engine.errors import UserError
 from ..engine.weights import weights_of
 from .backbone_conversion import PREFIX, backbone_from_file, backbone_to_released
-from .class_rows import RELEASED_CLASSES, coco_category_ids, has_class_count
-from .conversion_errors import ConversionError
-from .detector_conversion import (
+from .class_rows import (
     CLASSES_80,
     CLASSES_KEPT,
+    RELEASED_CLASSES,
+    coco_category_ids,
+    has_class_count,
+)
+from .conversion_errors import ConversionError
+from .detector_conversion import (
     ConvertedDetector,
     detector_from_released,
     detector_to_released,
@@ -132,7 +136,7 @@ def _from_released(
     if table is not None:
         if keep_ratio is not None:
             raise ConversionError(f"a keeping ratio cannot be stored for {table.title}")
-        of_table = from_table(table, weights, content, classes == CLASSES_80)
+        of_table = from_table(table, weights, content, classes)
         return _detector_content(of_table), of_table.report
     if is_released(weights):
         found = detector_from_released(weights, _arguments(content), classes, keep_ratio)
@@ -161,11 +165,13 @@ def _to_released(
         tensors, report = backbone_to_released(weights)
         return {"model": tensors}, report
     config = stored_config(content, path)
+    unused = _unused_rows(content)
     target = format_for(weights)
     if target is not None:
-        back = to_table(target, weights, config)
+        other_rows = int(target.no_object_row)
+        is_sorted = classes != CLASSES_KEPT and _classes_sorted(weights, config, other_rows)
+        back = to_table(target, weights, config, unused, is_sorted)
         return {"model": back.weights}, back.report
-    unused = _unused_rows(content)
     is_sorted = classes != CLASSES_KEPT and _classes_sorted(weights, config)
     found = detector_to_released(weights, config, unused, is_sorted)
     if "ema" in content:
@@ -177,12 +183,14 @@ def _to_released(
     return {"model": found.weights}, found.report
 
 
-def _classes_sorted(weights: Mapping[str, Tensor], config: StoredConfig | None) -> bool:
-    """Whether the classifier rows are COCO's classes in contiguous order."""
-    if has_class_count(weights, len(coco_category_ids())):
+def _classes_sorted(
+    weights: Mapping[str, Tensor], config: StoredConfig | None, other_rows: int = 0
+) -> bool:
+    """Whether the classifier rows but ``other_rows`` are COCO's classes in contiguous order."""
+    if has_class_count(weights, len(coco_category_ids()) + other_rows):
         return True
     marked = config is not None and any("detected_classes" in text for text in config.overrides)
-    return marked and has_class_count(weights, RELEASED_CLASSES)
+    return marked and has_class_count(weights, RELEASED_CLASSES + other_rows)
 
 
 def _unused_rows(content: Mapping[str, Any]) -> dict[str, Tensor]:

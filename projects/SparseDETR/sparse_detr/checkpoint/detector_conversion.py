@@ -22,7 +22,16 @@ from ..backbone.swin_keys import (
     relative_position_keys,
     released_to_project,
 )
-from .class_rows import RELEASED_CLASSES, ClassRows, classifier_stage, coco_category_ids
+from .class_rows import (
+    CLASSES_80,
+    CLASSES_91,
+    CLASSES_KEPT,
+    RELEASED_CLASSES,
+    ClassRows,
+    classifier_stage,
+    coco_category_ids,
+    detected_classes_override,
+)
 from .conversion_errors import (
     ConversionError,
     require_all,
@@ -34,13 +43,6 @@ from .detector_traits import DetectorTraits, traits_of
 from .released_keys import alias_keys, alias_source, from_released, to_released
 from .report import ConversionReport
 from .stored_config import StoredConfig
-
-CLASSES_80 = "80"
-"""The 80 classes of COCO, contiguous."""
-CLASSES_91 = "91"
-"""Those 80 first, then the 11 logits that stand for no class."""
-CLASSES_KEPT = "kept"
-"""As in the file."""
 
 _BACKBONE = "backbone."
 _BATCH_COUNTER = "num_batches_tracked"
@@ -206,7 +208,7 @@ def _with_classes(
             report.annotate(name, "rows sorted by class")
         count = len(coco_category_ids())
         if classes == CLASSES_91:
-            overrides = (f"+model.postprocess.detected_classes={count}",)
+            overrides = (detected_classes_override(),)
         else:
             traits = replace(traits, num_classes=count)
             report.remarks.append(

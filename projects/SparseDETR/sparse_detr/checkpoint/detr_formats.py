@@ -15,10 +15,6 @@ from .stored_config import StoredConfig
 from .table_conversion import Recognised, ReleasedFormat
 
 _FEEDFORWARD = "transformer.encoder.layers.0.linear1.weight"
-_FEWER_CLASSES = (
-    "logits of category ids that do not exist are left out; they took a small share of the "
-    "released probabilities"
-)
 
 
 def _recognised(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> Recognised:
@@ -29,7 +25,7 @@ def _recognised(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> Re
         raise ValueError(f"no config of DETR is shipped for a {words}")
     arguments = content.get("args")
     given = vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
-    dilated, remarks = bool(given.get("dilation", False)), [_FEWER_CLASSES]
+    dilated, remarks = bool(given.get("dilation", False)), []
     if name == "swint":
         dilated = False
     elif "dilation" not in given:
@@ -65,4 +61,5 @@ DETR_FILES = ReleasedFormat(
     recognise=_recognised,
     torchvision_backbone=True,
     no_object_row=True,
+    category_id_rows=True,
 )

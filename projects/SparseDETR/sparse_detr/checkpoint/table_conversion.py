@@ -17,7 +17,17 @@ from torch import Tensor
 
 from ..backbone.resnet_keys import detectron2_to_released, released_to_detectron2
 from ..backbone.swin_keys import project_to_released, released_to_project
-from .class_rows import RELEASED_CLASSES, ClassRows, classifier_stage, coco_category_ids
+from .class_rows import (
+    CLASSES_80,
+    CLASSES_91,
+    CLASSES_KEPT,
+    RELEASED_CLASSES,
+    classifier_stage,
+    coco_category_ids,
+    detected_classes_override,
+    has_class_count,
+    never_winning,
+)
 from .conversion_errors import (
     ConversionError,
     require_all,
@@ -32,6 +42,10 @@ from .stored_config import StoredConfig
 _BACKBONE = "backbone."
 _OF_AUTHORS = "backbone.0."
 _COMPUTED = ("num_batches_tracked", "relative_position_index")
+_FEWER_CLASSES = (
+    "logits of category ids that do not exist are left out; they took a small share of the "
+    "released probabilities"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,8 @@ class ReleasedFormat:
             ``backbone.``.
         label_rows: Tables with one row per class, beside the classifiers; names here.
         no_object_row: Whether classifiers have a row for "no object" behind those of the classes.
+        category_id_rows: Whether classifiers for COCO have a row for each category id up to 90,
+            so that classifiers of 80 rows get the others on the way back.
     """
 
     title: str
@@ -76,6 +92,7 @@ class ReleasedFormat:
     torchvision_backbone: bool = False
     label_rows: tuple[str, ...] = ()
     no_object_row: bool = False
+    category_id_rows: bool = False
 
     def fits(self, keys: Collection[str]) -> bool:
         """Whether keys are those of such a file."""
@@ -123,7 +140,7 @@ def from_table(
     source: ReleasedFormat,
     weights: Mapping[str, Tensor],
     content: Mapping[str, Any],
-    sort_classes: bool = True,
+    classes: str = CLASSES_80,
 ) -> TableConversion:
     """Gives a detector this project's names.
 
@@ -131,8 +148,8 @@ def from_table(
         source: What the file is.
         weights: Tensors by released name.
         content: The other entries of the checkpoint.
-        sort_classes: Take COCO's 80 classes out of classifiers of 91 rows, which follow COCO's
-            category ids.
+        classes: What becomes of classifiers of 91 rows, which follow COCO's category ids:
+            ``CLASSES_80``, ``CLASSES_91`` or ``CLASSES_KEPT`` of :mod:`.class_rows`.
 
     Raises:
         ConversionError: A key is left over or missing, or a tensor is not what it has to be.
@@ -144,8 +161,17 @@ def from_table(
     report = ConversionReport(found.title, "from released")
     report.remarks += found.remarks
     renamed, keys = _renamed(source, weights, report)
-    unused = _sort_rows(source, renamed, report) if sort_classes else {}
-    config = _with_class_count(found.config, renamed, int(source.no_object_row))
+    unused = {}
+    if classes != CLASSES_80:
+        for name in renamed.keys() & set(source.label_rows):
+            # One row more than classes, which stands for none of them.
+            renamed[name] = renamed[name][:RELEASED_CLASSES].clone()
+    if classes != CLASSES_KEPT:
+        unused = _sort_rows(source, renamed, report, classes == CLASSES_91)
+    other_rows = int(source.no_object_row)
+    config = _with_class_count(found.config, renamed, other_rows)
+    if classes == CLASSES_91 and has_class_count(renamed, RELEASED_CLASSES + other_rows):
+        config = StoredConfig(config.name, (*config.overrides, detected_classes_override()))
     expected = _shapes_here(config)
     require_no_leftover([keys[n] for n in renamed if n not in expected], list(weights))
     missing = [source.released(n) or n for n in expected if n not in renamed]
@@ -185,23 +211,45 @@ def _renamed(
 
 
 def _sort_rows(
-    source: ReleasedFormat, renamed: dict[str, Tensor], report: ConversionReport
+    source: ReleasedFormat, renamed: dict[str, Tensor], report: ConversionReport, keep_all: bool
 ) -> dict[str, Tensor]:
-    """Puts 91 rows by category id in the order of the 80 classes; gives the other rows."""
-    rows, unused = ClassRows(), {}
-    classes = RELEASED_CLASSES + int(source.no_object_row)
+    """Puts 91 rows by category id in the order of the 80 classes.
+
+    The others come behind them with ``keep_all``; otherwise they are given.
+    """
+    unused = {}
     for name, tensor in renamed.items():
-        if classifier_stage(name) is not None and len(tensor) == classes:
-            kept, unused[name] = rows.contiguous(name, tensor[:RELEASED_CLASSES])
-            renamed[name] = torch.cat([kept, tensor[RELEASED_CLASSES:]])
-        elif name in source.label_rows and len(tensor) >= RELEASED_CLASSES:
-            order = torch.tensor(coco_category_ids())
-            others = torch.ones(len(tensor), dtype=torch.bool).index_fill(0, order, False)
-            renamed[name], unused[name] = tensor[order].clone(), tensor[others].clone()
-        else:
+        rows = _class_rows(source, name, len(tensor))
+        if rows is None:
             continue
+        classes, others, last = rows
+        if keep_all:
+            renamed[name] = tensor[classes + others + last].clone()
+        else:
+            renamed[name] = tensor[classes + last].clone()
+            unused[name] = tensor[others].clone()
         report.annotate(name, "rows sorted by class")
+    if unused and source.no_object_row:
+        report.remarks.append(_FEWER_CLASSES)
     return unused
+
+
+def _class_rows(
+    table: ReleasedFormat, name: str, count: int
+) -> tuple[list[int], list[int], list[int]] | None:
+    """Rows by category id of a weight with ``count``: of COCO's classes, others, "no object".
+
+    None where the weight has no such rows.
+    """
+    classes = list(coco_category_ids())
+    if classifier_stage(name) is not None and count == RELEASED_CLASSES + int(table.no_object_row):
+        last = list(range(RELEASED_CLASSES, count))
+    elif name in table.label_rows and count >= RELEASED_CLASSES:
+        last = []
+    else:
+        return None
+    taken = {*classes, *last}
+    return classes, [row for row in range(count) if row not in taken], last
 
 
 def _with_class_count(
@@ -216,7 +264,11 @@ def _with_class_count(
 
 
 def to_table(
-    target: ReleasedFormat, weights: Mapping[str, Tensor], config: StoredConfig | None
+    target: ReleasedFormat,
+    weights: Mapping[str, Tensor],
+    config: StoredConfig | None,
+    unused_rows: Mapping[str, Tensor] | None = None,
+    classes_sorted: bool = False,
 ) -> TableConversion:
     """Gives a detector of this project released names.
 
@@ -224,12 +276,20 @@ def to_table(
         target: What the file is to be.
         weights: Tensors by their names here.
         config: The config that came with them, if one did.
+        unused_rows: Rows of no class by name here, for classifiers of 80 classes.
+        classes_sorted: Whether the classes are COCO's in contiguous order: 80 rows, or 91 with
+            those of no class last. They are put in the order of category ids where the released
+            files have it.
 
     Raises:
         ConversionError: A weight has no released name, or the whole is no such detector.
     """
     report = ConversionReport("", "to released")
     require_finite(weights)
+    unused_rows = unused_rows or {}
+    given = weights
+    if classes_sorted and target.category_id_rows:
+        weights = _by_category_id(target, weights, unused_rows)
     released: dict[str, Tensor] = {}
     left = []
     for name, tensor in weights.items():
@@ -241,15 +301,39 @@ def to_table(
         else:
             released[key] = tensor
             report.mapped(name, key)
+            if tensor.shape != given[name].shape and name not in unused_rows:
+                report.annotate(key, "rows of no class re-initialised")
     require_no_leftover(left, list(released))
     keys = list(released)
     for key in keys:
         for copy in target.copies(key, keys):
             released[copy] = released[key]
             report.added(copy, "copy of a head")
-    back = from_table(target, released, {}, sort_classes=False)
+    back = from_table(target, released, {}, CLASSES_KEPT)
     report.recognised = back.report.recognised
     return TableConversion(released, config or back.config, report)
+
+
+def _by_category_id(
+    target: ReleasedFormat, weights: Mapping[str, Tensor], unused_rows: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Weights whose classifiers have a row for each category id again."""
+    result = dict(weights)
+    for name, tensor in weights.items():
+        if classifier_stage(name) is None:
+            continue
+        rows = _class_rows(target, name, RELEASED_CLASSES + int(target.no_object_row))
+        assert rows is not None
+        classes, others, last = rows
+        split = len(tensor) - len(last)
+        whole = tensor
+        if split == len(classes):
+            missing = unused_rows.get(name)
+            missing = never_winning(tensor) if missing is None else missing
+            whole = torch.cat([tensor[:split], missing, tensor[split:]])
+        result[name] = torch.empty_like(whole)
+        result[name][classes + others + last] = whole
+    return result
 
 
 @functools.lru_cache(maxsize=4)

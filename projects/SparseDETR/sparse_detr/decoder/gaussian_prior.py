@@ -45,9 +45,9 @@ class PriorForm:
     def __post_init__(self) -> None:
         if self.scale not in _SCALE_NUMBERS:
             known = ", ".join(_SCALE_NUMBERS)
-            raise ValueError(f"scale must be one of {known}, got {self.scale!r}")
+            raise ValueError(f"prior_scale must be one of {known}, got {self.scale!r}")
         if not self.smooth > 0:
-            raise ValueError(f"smooth must be above 0, got {self.smooth}")
+            raise ValueError(f"prior_smooth must be above 0, got {self.smooth}")
         factors = tuple(float(f) for f in self.level_factors)
         if not factors or min(factors) <= 0:
             raise ValueError(f"level_factors must be above 0, at least one, got {factors}")

@@ -56,13 +56,13 @@ class PollAndPool(nn.Module):
         if num_pooled < 1:
             raise ValueError(f"num_pooled must be at least 1, got {num_pooled}")
         if training_ratios is not None:
-            low, high = (float(r) for r in training_ratios)
-            if not 0 < low <= high <= 1:
+            ratios = tuple(float(ratio) for ratio in training_ratios)
+            if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1] <= 1:
                 raise ValueError(
                     f"training_ratios must be two numbers in (0, 1], the lower one first, got "
                     f"{list(training_ratios)}"
                 )
-            training_ratios = (low, high)
+            training_ratios = ratios
         self.training_ratios = training_ratios
         self.position_in_keys = position_in_keys
         self.key = MLP(hidden_dim, hidden_dim, num_pooled, key_layers)
