@@ -86,3 +86,9 @@ def test_a_run_without_its_config_or_boxes_is_refused(tmp_path: Path) -> None:
     (run / "config.yaml").unlink()
     with pytest.raises(ValueError, match="does not exist"):
         read_small_budget(tmp_path)
+
+
+def test_a_run_of_another_version_is_refused_with_the_reason(tmp_path: Path) -> None:
+    write_run(tmp_path, "dense", ITERATIONS, "+model.criterion.matcher.alpha=0.25")
+    with pytest.raises(ValueError, match=r"may be of another version: .*'alpha'"):
+        read_small_budget(tmp_path)

@@ -42,7 +42,7 @@ def test_loss_and_gradients_are_the_models_in_its_released_preset() -> None:
     ours = torch.stack(list(model(inputs).values())).sum()
     released = ReleasedDetector(model)(inputs)
 
-    assert float(released) == pytest.approx(float(ours), rel=1e-5)
+    assert released.item() == pytest.approx(ours.item(), rel=1e-5)
     pairs = zip(
         torch.autograd.grad(ours, parameters),
         torch.autograd.grad(released, parameters),

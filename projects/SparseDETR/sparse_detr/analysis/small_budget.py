@@ -79,7 +79,13 @@ def _read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"the run in {folder} is not finished: evaluated after {done} of {planned} "
             "iterations; go on with train_net.py --resume"
         )
-    parameters = count_parameters(untrained_model(config.model, "meta"))
+    try:
+        parameters = count_parameters(untrained_model(config.model, "meta"))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"the model of the run in {folder} cannot be built; it may be of another version: "
+            f"{error}"
+        ) from error
     run = {
         "ap": results[_BBOX]["AP"],
         "ap50": results[_BBOX]["AP50"],

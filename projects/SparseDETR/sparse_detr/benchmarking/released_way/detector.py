@@ -130,7 +130,7 @@ class ReleasedDetector(nn.Module):
         local, shared = scoring.embed(projected).chunk(2, dim=-1)
         mean = shared.mean(dim=1, keepdim=True).expand(-1, local.shape[1], -1)
         scores = scoring.score(torch.cat([local, mean], dim=-1)).squeeze(-1)
-        scores = scores.masked_fill(tokens.padding_mask, float(scores.min()))
+        scores = scores.masked_fill(tokens.padding_mask, float(scores.detach().min()))
         counts = ((~tokens.padding_mask).sum(-1) * ratio).int() + 1
         ranked = scores
         if not rule.edge_tokens_compete:
