@@ -16,7 +16,9 @@ from sparse_detr.config.loading import load_config
 
 def test_every_run_has_a_config() -> None:
     for name in SMALL_RUNS:
-        load_config(f"experiments/shapes_{'dam' if name.startswith('dam') else name}")
+        config = load_config(f"experiments/shapes_{'dam' if name.startswith('dam') else name}")
+        assert config.schedule.epochs == 1.5
+        assert config.data.train_images == 5000
 
 
 def test_finished_runs_give_results_model_and_budget(tmp_path: Path) -> None:

@@ -55,20 +55,20 @@ class ClassRows:
 
     object_stage: int | None = None
 
-    def order(self, stage: int) -> Tensor:
+    def order(self, stage: int | None) -> Tensor:
         """(91,) the released row of each row here; the last 11 stand for no class of COCO.
 
         Args:
-            stage: Stage of the head.
+            stage: Stage of the head; None for other weights with a row for each class.
         """
-        if stage == self.object_stage:
+        if stage is not None and stage == self.object_stage:
             return torch.arange(RELEASED_CLASSES)
         ids = coco_category_ids()
         unused = [row for row in range(RELEASED_CLASSES) if row not in set(ids)]
         return torch.tensor([*ids, *unused])
 
     def contiguous(self, name: str, tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """Splits a released classifier weight.
+        """Splits a released weight with a row for each class.
 
         Args:
             name: Its name here.
@@ -77,9 +77,7 @@ class ClassRows:
         Returns:
             (80, ...) rows of the contiguous classes, and (11, ...) the other rows.
         """
-        stage = classifier_stage(name)
-        assert stage is not None
-        ordered = tensor[self.order(stage)]
+        ordered = tensor[self.order(classifier_stage(name))]
         count = len(coco_category_ids())
         return ordered[:count].clone(), ordered[count:].clone()
 
@@ -97,13 +95,13 @@ class ClassRows:
         stage = classifier_stage(name)
         assert stage is not None
         if len(tensor) < RELEASED_CLASSES:
-            tensor = torch.cat([tensor, never_winning(tensor) if unused is None else unused])
+            tensor = torch.cat([tensor, _never_winning(tensor) if unused is None else unused])
         result = torch.empty_like(tensor)
         result[self.order(stage)] = tensor
         return result
 
 
-def never_winning(tensor: Tensor) -> Tensor:
+def _never_winning(tensor: Tensor) -> Tensor:
     """Rows as a classifier starts: no weights, and a bias that means one in a hundred."""
     count = RELEASED_CLASSES - len(coco_category_ids())
     value = prior_bias(0.01) if tensor.dim() == 1 else 0.0

@@ -22,11 +22,10 @@ from .class_rows import (
     CLASSES_91,
     CLASSES_KEPT,
     RELEASED_CLASSES,
+    ClassRows,
     classifier_stage,
-    coco_category_ids,
     detected_classes_override,
     has_class_count,
-    never_winning,
 )
 from .conversion_errors import (
     ConversionError,
@@ -217,39 +216,24 @@ def _sort_rows(
 
     The others come behind them with ``keep_all``; otherwise they are given.
     """
-    unused = {}
+    rows, unused = ClassRows(), {}
+    classifier_rows = RELEASED_CLASSES + int(source.no_object_row)
     for name, tensor in renamed.items():
-        rows = _class_rows(source, name, len(tensor))
-        if rows is None:
+        is_label = name in source.label_rows and len(tensor) >= RELEASED_CLASSES
+        if not is_label and (classifier_stage(name) is None or len(tensor) != classifier_rows):
             continue
-        classes, others, last = rows
+        kept, others = rows.contiguous(name, tensor[:RELEASED_CLASSES])
+        last = tensor[RELEASED_CLASSES:]
         if keep_all:
-            renamed[name] = tensor[classes + others + last].clone()
+            renamed[name] = torch.cat([kept, others, last])
+        elif is_label:
+            renamed[name], unused[name] = kept, torch.cat([others, last])
         else:
-            renamed[name] = tensor[classes + last].clone()
-            unused[name] = tensor[others].clone()
+            renamed[name], unused[name] = torch.cat([kept, last]), others
         report.annotate(name, "rows sorted by class")
     if unused and source.no_object_row:
         report.remarks.append(_FEWER_CLASSES)
     return unused
-
-
-def _class_rows(
-    table: ReleasedFormat, name: str, count: int
-) -> tuple[list[int], list[int], list[int]] | None:
-    """Rows by category id of a weight with ``count``: of COCO's classes, others, "no object".
-
-    None where the weight has no such rows.
-    """
-    classes = list(coco_category_ids())
-    if classifier_stage(name) is not None and count == RELEASED_CLASSES + int(table.no_object_row):
-        last = list(range(RELEASED_CLASSES, count))
-    elif name in table.label_rows and count >= RELEASED_CLASSES:
-        last = []
-    else:
-        return None
-    taken = {*classes, *last}
-    return classes, [row for row in range(count) if row not in taken], last
 
 
 def _with_class_count(
@@ -318,21 +302,12 @@ def _by_category_id(
     target: ReleasedFormat, weights: Mapping[str, Tensor], unused_rows: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Weights whose classifiers have a row for each category id again."""
-    result = dict(weights)
+    rows, result = ClassRows(), dict(weights)
     for name, tensor in weights.items():
-        if classifier_stage(name) is None:
-            continue
-        rows = _class_rows(target, name, RELEASED_CLASSES + int(target.no_object_row))
-        assert rows is not None
-        classes, others, last = rows
-        split = len(tensor) - len(last)
-        whole = tensor
-        if split == len(classes):
-            missing = unused_rows.get(name)
-            missing = never_winning(tensor) if missing is None else missing
-            whole = torch.cat([tensor[:split], missing, tensor[split:]])
-        result[name] = torch.empty_like(whole)
-        result[name][classes + others + last] = whole
+        if classifier_stage(name) is not None:
+            split = len(tensor) - int(target.no_object_row)
+            classes = rows.released(name, tensor[:split], unused_rows.get(name))
+            result[name] = torch.cat([classes, tensor[split:]])
     return result
 
 
