@@ -95,7 +95,7 @@ SPARSE_DETR_INLINE void forward_queries(
     for (int64_t head = 0; head < heads; ++head) {
       const scalar_t* attention;
       const Corners<scalar_t> next = list_corners<false, kSamples>(
-          problem.table, problem.samples, scratch[(query * heads + head) & 1], query, head, image, &attention);
+          problem.table, problem.samples, scratch[(place * heads + head) & 1], query, head, image, &attention);
       const value_t* next_rows = image_rows + head * problem.values.head_stride;
       if (problem.fetch_ahead) {
         for (int64_t i = 0; i < next.count; ++i) {

@@ -58,11 +58,7 @@ at::Tensor forward(
   SPARSE_DETR_DISPATCH_VALUES(values.scalar_type(), "ms_deform_attn_cpu", [&] {
     using number_t = Compute<scalar_t>;
     const auto samples = make_samples(number_t());
-    std::vector<int32_t> order;
-    // Of fewer queries the locations and weights are better read in order.
-    if (large && sizes.queries >= sizes.tokens) {
-      order = order_by_place(samples, sizes, spatial_shapes);
-    }
+    const auto order = large ? order_by_place(samples, sizes, spatial_shapes) : std::vector<int32_t>();
     const auto problem = make_problem<scalar_t, number_t>(
         sizes, levels, samples, values, order, large && 2 * sizes.queries >= sizes.tokens);
     const auto& kernels = cpu::attention_kernels<Storage<scalar_t>, number_t>();
@@ -97,10 +93,8 @@ Gradients backward(
   SPARSE_DETR_DISPATCH_VALUES(values.scalar_type(), "ms_deform_attn_backward_cpu", [&] {
     using number_t = Compute<scalar_t>;
     const auto samples = make_samples(number_t());
-    std::vector<int32_t> order;
-    if (is_large(sizes, values)) {
-      order = order_by_place(samples, sizes, spatial_shapes);
-    }
+    const auto order =
+        is_large(sizes, values) ? order_by_place(samples, sizes, spatial_shapes) : std::vector<int32_t>();
     const auto problem = make_problem<scalar_t, number_t>(sizes, levels, samples, values, order, false);
     const auto& kernels = cpu::attention_kernels<Storage<scalar_t>, number_t>();
     const cpu::AttentionGradients<number_t> gradients{

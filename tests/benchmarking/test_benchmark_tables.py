@@ -21,6 +21,7 @@ def operator_record(ratio: float, fastest: float) -> dict[str, Any]:
             "calls_per_block": 7,
             "rejected_blocks": 2,
             "disturbed_blocks": 1,
+            "page_faults": 2314.4,
         }
 
     return {
@@ -95,10 +96,10 @@ def test_without_a_fitting_record_an_aim_is_not_measured() -> None:
     )
 
 
-def test_disturbed_blocks_are_shown() -> None:
+def test_disturbed_blocks_and_page_faults_are_shown() -> None:
     text = operator_tables.times_table([operator_record(40, 30)], False)
 
-    assert "2 rejected, 1 DISTURBED" in text
+    assert "2 rejected, 1 DISTURBED, 2,314 page faults a call" in text
 
 
 def test_memory_is_judged_with_gradients_only() -> None:

@@ -6,7 +6,7 @@ import pytest
 from fake_machine import FakeMachine
 
 from sparse_detr.benchmarking.blocks import RotatedCall, cpu_block
-from sparse_detr.benchmarking.timing import Timer, TimingPlan
+from sparse_detr.benchmarking.timing import Timer, TimingPlan, count_page_faults
 
 PLAN = TimingPlan(rounds=3, block_seconds=1.0, warmup_calls=2, patience_seconds=30.0)
 
@@ -77,6 +77,29 @@ def test_where_others_never_stop_blocks_are_taken_and_counted() -> None:
     assert len(compared.by_name["a"].seconds) == 3
     assert compared.disturbed == 3
     assert machine.now < 2 * PLAN.patience_seconds
+
+
+def test_the_page_faults_of_a_call_are_counted() -> None:
+    machine, faults = FakeMachine(), [0]
+
+    def call() -> None:
+        machine.work(0.25)
+        faults[0] += 300
+
+    timer = timer_on(machine)
+    timer.page_faults = lambda: faults[0]
+
+    assert timer.compare({"a": call}).by_name["a"].page_faults_per_call == 300
+
+
+def test_fresh_memory_costs_page_faults() -> None:
+    size = 64 * 2**20
+    before = count_page_faults()
+    touched = bytearray(size)
+    touched[::4096] = b"x" * (size // 4096)
+
+    # Whatever the size of a page, large ones included.
+    assert count_page_faults() - before >= size // 2**22
 
 
 def test_a_slow_candidate_warms_up_once() -> None:

@@ -12,7 +12,15 @@ import torch
 from deform_attn_inputs import Shapes
 from interpreter import run_python
 from operator_calls import OperatorCall
-from operator_strategies import VARIANTS, make_variant, needs_native, results_of, threads
+from operator_strategies import (
+    VARIANTS,
+    assert_close,
+    make_variant,
+    needs_native,
+    output_of,
+    results_of,
+    threads,
+)
 
 from sparse_detr.layers.backend import extension_status
 
@@ -45,6 +53,35 @@ def test_the_result_does_not_depend_on_the_number_of_threads(
         with threads(number):
             for one, two in zip(results_of("native", call), expected, strict=True):
                 assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("variant", ["given", "points", "boxes"])
+def test_the_order_in_which_queries_are_gone_through_changes_nothing(variant: str) -> None:
+    # Values beyond the second cache: neighbours on the map follow each other, where there are
+    # enough queries for that. One alone is too few.
+    shapes = [(80, 80), (40, 40), (5, 5), (1, 1)]
+    call = make_variant(
+        variant,
+        shapes,
+        dtype=torch.float32,
+        queries=37,
+        heads=3,
+        channels=32,
+        points=4,
+        padded=True,
+    )
+    for place, number in enumerate((float("nan"), float("inf"), -7.0, 1e30)):
+        call.leaves[1][1, place].fill_(number)
+    together = output_of("native", call)
+
+    for number in (1, 3):
+        with threads(number):
+            assert torch.equal(output_of("native", call), together)
+    # A position of 80 cells is known to within 4e-6 of a cell, and so is what lies there.
+    assert_close([together], [output_of("torch", call.in_float64())], 2e-5)
+    for query in range(37):
+        one = replace(call, leaves=[call.leaves[0], *(x[:, [query]] for x in call.leaves[1:])])
+        assert torch.equal(output_of("native", one), together[:, [query]])
 
 
 # Prints, for each operator, the share of the CPU time that the two busiest threads had. Threads

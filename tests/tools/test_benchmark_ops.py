@@ -24,6 +24,7 @@ def fake_records(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             "calls_per_block": 1,
             "rejected_blocks": 0,
             "disturbed_blocks": 0,
+            "page_faults": 0.0,
         }
         return {
             "operator": arguments["operator"],

@@ -126,6 +126,7 @@ def _times_by_name(case: OperatorCase, times: ComparedTimes) -> dict[str, Any]:
             "calls_per_block": candidate.calls_per_block,
             "rejected_blocks": candidate.rejected,
             "disturbed_blocks": candidate.disturbed,
+            "page_faults": candidate.page_faults_per_call,
         }
         for name, candidate in times.by_name.items()
     }

@@ -190,6 +190,8 @@ def _block_note(candidate: Record) -> str:
         parts.append(f"{candidate['rejected_blocks']} rejected")
     if candidate["disturbed_blocks"]:
         parts.append(f"{candidate['disturbed_blocks']} DISTURBED")
+    if candidate["page_faults"] >= 1:
+        parts.append(f"{candidate['page_faults']:,.0f} page faults a call")
     return ", ".join(parts)
 
 

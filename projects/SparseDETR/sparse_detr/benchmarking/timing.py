@@ -7,6 +7,8 @@ while; a block that other programs disturbed is repeated. Ratios are taken withi
 
 from __future__ import annotations
 
+import resource
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -48,12 +50,21 @@ class CandidateTimes:
         calls_per_block: Calls that a block repeats.
         rejected: Disturbed blocks that were thrown away.
         disturbed: Rounds whose block was disturbed and taken all the same.
+        page_faults: Pages of fresh memory per call, one number of each round. Memory that a C
+            library gives back after a call and takes again costs as many as it has pages, and
+            whether it does that changes within one process.
     """
 
     seconds: list[float] = field(default_factory=list)
     calls_per_block: int = 1
     rejected: int = 0
     disturbed: int = 0
+    page_faults: list[float] = field(default_factory=list)
+
+    @property
+    def page_faults_per_call(self) -> float:
+        """Median over the rounds."""
+        return statistics.median(self.page_faults)
 
     @property
     def milliseconds(self) -> Spread:
@@ -86,6 +97,11 @@ class ComparedTimes:
         return sum(times.rejected for times in self.by_name.values())
 
 
+def count_page_faults() -> int:
+    """Gives how many pages of memory this process has touched for the first time so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 class Timer:
     """Measures candidates against each other.
 
@@ -95,6 +111,7 @@ class Timer:
         run_block: Times one block; the CPU's and the GPU's ways are in ``blocks``.
         clock: Seconds.
         sleep: Waits a number of seconds, while others are busy.
+        page_faults: How many there were so far.
     """
 
     def __init__(
@@ -104,12 +121,14 @@ class Timer:
         run_block: RunBlock,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
+        page_faults: Callable[[], int] = count_page_faults,
     ) -> None:
         self.plan = plan
         self.watch = watch
         self.run_block = run_block
         self.clock = clock
         self.sleep = sleep
+        self.page_faults = page_faults
 
     def compare(self, candidates: dict[str, Call]) -> ComparedTimes:
         """Times of the candidates, interleaved.
@@ -143,7 +162,9 @@ class Timer:
         attempt = 0
         while True:
             mark, start = self.watch.start(), self.clock()
+            faults = self.page_faults()
             seconds = self.run_block(call, times.calls_per_block)
+            faults = self.page_faults() - faults
             disturbed = self.watch.disturbed(mark, self.clock() - start)
             if not disturbed or patience <= 0:
                 break
@@ -153,4 +174,5 @@ class Timer:
             patience -= self.clock() - start
         times.disturbed += int(disturbed)
         times.seconds.append(seconds)
+        times.page_faults.append(faults / times.calls_per_block)
         return patience
