@@ -6,8 +6,10 @@
     python tools/benchmark_ops.py --show ops.json more.json --markdown
 
 All ways of a case are called in turn, block after block; blocks that other programs disturbed are
-repeated; a ratio is the median of the rounds' ratios. Packages with an attention of their own
-(transformers, mmcv) take part where they can be imported. See docs/performance.md.
+repeated; a ratio is the median of the rounds' ratios. On a CPU each case runs in several processes,
+for where its memory lies changes the times of a process from first to last. Packages with an
+attention of their own (transformers, mmcv) take part where they can be imported. See
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from sparse_detr.benchmarking.operator_report import (
     WITH_BACKWARD,
     directions,
     measure_operator,
+    pool_processes,
     timer_for,
 )
 from sparse_detr.benchmarking.operator_tables import (
@@ -60,6 +63,8 @@ _REPORT = "sparse_detr.benchmarking.operator_report"
 _VALUE_BYTES = 17821 * 1024
 _TABLE_BYTES = (2**19, _VALUE_BYTES, 2**28)
 _CAPABILITIES = ("avx512", "avx2", "baseline")
+_CPU_PROCESSES = 3
+_ROUNDS = 5
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -73,7 +78,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--dtype", default="float32", help="type of the values (default: float32)")
     add("--capability", nargs="*", choices=_CAPABILITIES, default=[], metavar="SET",
         help="CPU instructions to force, one or more of avx512, avx2, baseline; "
-        "each in processes of its own (default: the best, in this process)")  # fmt: skip
+        "each in processes of its own (default: the best)")  # fmt: skip
     add("--operators", nargs="*", choices=OPERATORS, default=list(OPERATORS), metavar="NAME",
         help=f"operators to measure (default: {', '.join(OPERATORS)})")  # fmt: skip
     add("--queries", nargs="*", choices=QUERY_SETS, default=list(QUERY_SETS), metavar="SET",
@@ -82,7 +87,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="forward alone, with backward, or both (default)")  # fmt: skip
     add("--baseline-only", action="store_true",
         help="leave out all ways but the baseline of each case: much faster")  # fmt: skip
-    add("--rounds", type=int, default=TimingPlan.rounds, help="rounds that count (default: 7)")
+    add("--processes", type=int, metavar="N",
+        help="fresh processes for each case, whose rounds are put together; 0: none, everything "
+        f"in this process (default: {_CPU_PROCESSES} on a CPU, 0 on a GPU)")  # fmt: skip
+    add("--rounds", type=int, default=_ROUNDS,
+        help=f"rounds that count, of each process (default: {_ROUNDS})")  # fmt: skip
     add("--block-seconds", type=float, default=TimingPlan.block_seconds,
         help="least length of a block (default: 0.15)")  # fmt: skip
     add("--patience", type=float, default=TimingPlan.patience_seconds, metavar="SECONDS",
@@ -129,12 +138,25 @@ def measure_times(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "plan": asdict(timing_plan(options)),
             "baseline_only": options.baseline_only,
         }
-        if not options.capability:
-            yield {**measure_operator(**arguments), "capability": own_capability(options.device)}
-        for capability in options.capability:
-            environment = {"SPARSE_DETR_CPU_CAPABILITY": capability}
-            record = call_in_fresh_process(f"{_REPORT}:measure_operator", arguments, environment)
-            yield {**record, "capability": capability}
+        for capability in options.capability or (None,):
+            record = pool_processes(measure_once_or_more(arguments, options, capability))
+            yield {**record, "capability": capability or own_capability(options.device)}
+
+
+def measure_once_or_more(
+    arguments: dict[str, Any], options: argparse.Namespace, capability: str | None
+) -> list[dict[str, Any]]:
+    """Gives the record of a measurement from each of its processes, or from this one."""
+    processes = options.processes
+    if processes is None:
+        processes = _CPU_PROCESSES if torch.device(options.device).type == "cpu" else 0
+    if processes == 0 and capability is None:
+        return [measure_operator(**arguments)]
+    environment = {} if capability is None else {"SPARSE_DETR_CPU_CAPABILITY": capability}
+    return [
+        call_in_fresh_process(f"{_REPORT}:measure_operator", arguments, environment)
+        for _ in range(max(1, processes))
+    ]
 
 
 def own_capability(device: str) -> str | None:

@@ -24,7 +24,8 @@ def fake_records(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             "calls_per_block": 1,
             "rejected_blocks": 0,
             "disturbed_blocks": 0,
-            "page_faults": 0.0,
+            "page_faults": [0.0, 0.0],
+            "seconds": [0.001, 0.001],
         }
         return {
             "operator": arguments["operator"],
@@ -55,7 +56,8 @@ def test_only_what_is_asked_for_is_measured(
     fake_records: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--no-rates", "--no-memory", "--queries", "300", "--direction", "forward"]
-    assert benchmark_ops.main([*arguments, "--operators", "ms_deform_attn"]) == 0
+    arguments += ["--operators", "ms_deform_attn", "--processes", "0"]
+    assert benchmark_ops.main(arguments) == 0
 
     assert [(a["operator"], a["queries"], a["backward"]) for a in fake_records] == [
         ("ms_deform_attn", "300", False)
@@ -63,18 +65,27 @@ def test_only_what_is_asked_for_is_measured(
     assert "ms_deform_attn, 300 queries, forward" in capsys.readouterr().out
 
 
-def test_each_instruction_set_runs_in_a_process_that_is_told_so(
-    fake_records: list[dict[str, Any]],
+@pytest.mark.parametrize(("processes", "count"), [("0", 1), ("2", 2)])
+def test_each_instruction_set_runs_in_processes_that_are_told_so(
+    fake_records: list[dict[str, Any]], processes: str, count: int
 ) -> None:
     arguments = ["--no-rates", "--no-memory", "--queries", "300", "--direction", "forward"]
     arguments += ["--operators", "ms_deform_attn", "--capability", "avx2", "baseline"]
-    assert benchmark_ops.main(arguments) == 0
+    assert benchmark_ops.main([*arguments, "--processes", processes]) == 0
 
     environments = [a["environment"] for a in fake_records if "environment" in a]
-    assert environments == [
-        {"SPARSE_DETR_CPU_CAPABILITY": "avx2"},
-        {"SPARSE_DETR_CPU_CAPABILITY": "baseline"},
-    ]
+    avx2, baseline = ({"SPARSE_DETR_CPU_CAPABILITY": name} for name in ("avx2", "baseline"))
+    assert environments == [avx2] * count + [baseline] * count
+
+
+def test_on_a_cpu_the_rounds_of_several_processes_are_put_together(
+    fake_records: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--no-rates", "--no-memory", "--queries", "300", "--direction", "forward"]
+    assert benchmark_ops.main([*arguments, "--operators", "ms_deform_attn"]) == 0
+
+    assert [a["environment"] for a in fake_records if "environment" in a] == [{}] * 3
+    assert "6 x 1" in capsys.readouterr().out  # two rounds each
 
 
 def test_what_was_written_can_be_shown_again(
@@ -97,7 +108,8 @@ def test_a_failed_process_ends_with_an_error_and_keeps_what_there_is(
 
     monkeypatch.setattr(benchmark_ops, "call_in_fresh_process", failing)
     file = tmp_path / "ops.json"
-    assert benchmark_ops.main(["--no-rates", "--queries", "300", "--json", str(file)]) == 1
+    arguments = ["--no-rates", "--processes", "0", "--queries", "300", "--json", str(file)]
+    assert benchmark_ops.main(arguments) == 1
 
     report = json.loads(file.read_text())
     assert report["operators"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ from .operator_cases import OURS, WITHOUT_GRADIENT, OperatorCase, make_operator_
 from .operator_inputs import QUERY_SETS, SPATIAL_SHAPES, make_operator_inputs
 from .operator_peers import installed_peers
 from .peak_memory import peak_bytes
-from .timing import Call, ComparedTimes, Timer, TimingPlan
+from .timing import Call, CandidateTimes, ComparedTimes, Timer, TimingPlan
 
 FORWARD, WITH_BACKWARD = "forward", "forward + backward"
 # Sets of inputs that calls on a GPU take in turn; values of 18 MB each outgrow its cache together.
@@ -88,8 +88,41 @@ def measure_operator(
     record = _record(cases[0], queries, backward, times)
     record.update(device=device, dtype=dtype, threads=torch.get_num_threads())
     if place.type == "cuda":
-        record["kernel"] = _times_by_name(cases[0], _kernel_times(calls, timing_plan))
+        record["kernel"] = _times_by_name(_kernel_times(calls, timing_plan))
     return record
+
+
+def pool_processes(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Gives one record of the rounds of several, of equal measurements in processes of their own.
+
+    Where the memory of a process lies, and whether its C library keeps what was freed, changes
+    times by tens of per cent and stays as it is while the process runs: one process tells of one
+    such case.
+
+    Args:
+        records: At least one, as :func:`measure_operator` gives them.
+    """
+    pooled = {**records[0], "processes": len(records)}
+    for times in ("candidates", "kernel"):
+        if times in pooled:
+            pooled[times] = _times_by_name(_pooled_times([record[times] for record in records]))
+    ours = pooled["candidates"][OURS]["ms"]["median"] / 1000
+    pooled["gathered_bytes_per_second"] = pooled["gathered_bytes"] / ours
+    return pooled
+
+
+def _pooled_times(parts: Sequence[dict[str, Any]]) -> ComparedTimes:
+    pooled = {}
+    for name in parts[0]:
+        candidates = [part[name] for part in parts]
+        pooled[name] = CandidateTimes(
+            seconds=[second for one in candidates for second in one["seconds"]],
+            calls_per_block=min(one["calls_per_block"] for one in candidates),
+            rejected=sum(one["rejected_blocks"] for one in candidates),
+            disturbed=sum(one["disturbed_blocks"] for one in candidates),
+            page_faults=[faults for one in candidates for faults in one["page_faults"]],
+        )
+    return ComparedTimes(pooled)
 
 
 def _kernel_times(calls: Mapping[str, RotatedCall], plan: TimingPlan) -> ComparedTimes:
@@ -111,22 +144,23 @@ def _record(
         "queries": queries,
         "direction": WITH_BACKWARD if backward else FORWARD,
         "baseline": case.baseline,
-        "candidates": _times_by_name(case, times),
+        "candidates": _times_by_name(times),
         "gathered_bytes": case.gathered_bytes,
         "gathered_bytes_per_second": case.gathered_bytes / ours,
         "result_bytes": case.result_bytes,
     }
 
 
-def _times_by_name(case: OperatorCase, times: ComparedTimes) -> dict[str, Any]:
+def _times_by_name(times: ComparedTimes) -> dict[str, Any]:
     return {
         name: {
             "ms": asdict(candidate.milliseconds),
+            "seconds": candidate.seconds,
             "ours_is_faster": None if name == OURS else asdict(times.speedup(OURS, name)),
             "calls_per_block": candidate.calls_per_block,
             "rejected_blocks": candidate.rejected,
             "disturbed_blocks": candidate.disturbed,
-            "page_faults": candidate.page_faults_per_call,
+            "page_faults": candidate.page_faults,
         }
         for name, candidate in times.by_name.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -190,8 +191,9 @@ def _block_note(candidate: Record) -> str:
         parts.append(f"{candidate['rejected_blocks']} rejected")
     if candidate["disturbed_blocks"]:
         parts.append(f"{candidate['disturbed_blocks']} DISTURBED")
-    if candidate["page_faults"] >= 1:
-        parts.append(f"{candidate['page_faults']:,.0f} page faults a call")
+    faults = statistics.median(candidate.get("page_faults", [0]))  # older files have none
+    if faults >= 1:
+        parts.append(f"{faults:,.0f} page faults a call")
     return ", ".join(parts)
 
 

@@ -8,7 +8,6 @@ while; a block that other programs disturbed is repeated. Ratios are taken withi
 from __future__ import annotations
 
 import resource
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,11 +59,6 @@ class CandidateTimes:
     rejected: int = 0
     disturbed: int = 0
     page_faults: list[float] = field(default_factory=list)
-
-    @property
-    def page_faults_per_call(self) -> float:
-        """Median over the rounds."""
-        return statistics.median(self.page_faults)
 
     @property
     def milliseconds(self) -> Spread:
