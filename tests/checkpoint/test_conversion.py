@@ -197,7 +197,8 @@ HOSTILE = {
     "no tensors": "not recognised",
     "cut short": "cannot be read",
     "cut short, legacy": "cannot be read",
-    "foreign": r"not recognised as a detector or a backbone \(keys: stem.weight, head.weight\)",
+    "foreign": r"not recognised as a detector or a backbone \(keys: stem.weight, head.weight\); "
+    r"known are .* Focus-DETR, DINO of detrex, .*not SMCA and PnP-DETR",
 }
 
 

@@ -41,6 +41,11 @@ from sparse_detr.token_selection import TopRhoSelection
         ),
         (
             "focus_detr",
+            {"criterion__token_scoring__level_ends": (64, 128)},
+            "num_levels - 1 and the entries of .*level_ends must agree .*got 3 and 2",
+        ),
+        (
+            "focus_detr",
             {
                 "keep_ratio": None,
                 "token_scoring": None,
@@ -125,7 +130,7 @@ from sparse_detr.token_selection import TopRhoSelection
         (
             "smca_multi_scale",
             {"decoder__level_factors": [1.0]},
-            "num_levels must agree among the parts, got 4 and 1",
+            "num_levels and the entries of decoder.level_factors must agree .*got 4 and 1",
         ),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_keeping_ratio_is_given_back_as_it_is(ratio):
         ("", r"must be a number in \(0, 1\], got ''"),
         ("half", r"got 'half'.*other forms: levels:0\.1"),
         ("2", r"must be a number in \(0, 1\], got '2'"),
-        (0, "Deformable DETR config"),
+        (0, "config of the dense twin"),
         (True, "got True"),
         (None, "got None"),
         ([0.1, 0.2], r"got \[0\.1, 0\.2\].*levels:"),

@@ -33,7 +33,7 @@ from .detector_conversion import (
     detector_from_released,
     detector_to_released,
 )
-from .released_formats import format_for, format_of
+from .released_formats import RELEASED_FORMATS, format_for, format_of
 from .released_keys import is_released
 from .report import ConversionReport
 from .stored_config import CONFIG_KEY, StoredConfig, stored_config
@@ -145,7 +145,9 @@ def _from_released(
     if backbone is None:
         raise ConversionError(
             f"not recognised as a detector or a backbone (keys: {_first_keys(content)}); known are "
-            "released Sparse DETR and Deformable DETR, ResNet-50, ResNet-101 and Swin-T"
+            "released Sparse DETR and Deformable DETR, "
+            f"{', '.join(known.title for known in RELEASED_FORMATS)}, ResNet-50, ResNet-101 and "
+            "Swin-T; not SMCA and PnP-DETR, of which no weights were published"
         )
     tensors, report = backbone_from_file(backbone)
     return {"model": tensors}, report

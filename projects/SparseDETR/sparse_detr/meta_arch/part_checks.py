@@ -175,11 +175,16 @@ def _check_numbers(detector: TransformerDetector, hidden_dim: int, num_levels: i
     ]
     scoring = detector.token_scoring
     if isinstance(detector.decoder, SmcaDecoder):
-        numbers.append(("num_levels", num_levels, detector.decoder.num_levels))
+        entries = "num_levels and the entries of decoder.level_factors"
+        numbers.append((entries, num_levels, detector.decoder.num_levels))
     if isinstance(scoring, ForegroundScoring):
         numbers.append(("num_levels", num_levels, len(scoring.alpha) + 1))
     if isinstance(scoring, ObjectnessScoring):
         numbers.append(("num_classes", detector.num_classes, scoring.num_classes))
+    taught = None if detector.criterion is None else detector.criterion.token_scoring
+    if isinstance(taught, ForegroundLoss):
+        entries = "num_levels - 1 and the entries of criterion.token_scoring.level_ends"
+        numbers.append((entries, num_levels - 1, len(taught.level_ends)))
     denoising = getattr(detector.query_selection, "denoising", None)
     if denoising is not None:
         numbers.append(("num_classes", detector.num_classes, denoising.num_classes))

@@ -44,7 +44,10 @@ def check_keep_ratio(keep_ratio: Any, name: str = "keep_ratio") -> float:
     except (TypeError, ValueError):
         value = float("nan")
     if not 0.0 < value <= 1.0:
-        whole = f"; for a dense encoder use a Deformable DETR config; other forms: {FORMS}"
+        whole = (
+            "; for a dense encoder use a config of the dense twin (Deformable DETR; DETR for "
+            f"PnP-DETR); other forms: {FORMS}"
+        )
         raise ValueError(
             f"{name} must be a number in (0, 1], got {keep_ratio!r}"
             f"{whole if name == 'keep_ratio' else ''}"
