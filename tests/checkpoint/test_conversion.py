@@ -198,7 +198,7 @@ HOSTILE = {
     "cut short": "cannot be read",
     "cut short, legacy": "cannot be read",
     "foreign": r"not recognised as a detector or a backbone \(keys: stem.weight, head.weight\); "
-    r"known are .* Focus-DETR, DINO of detrex, .*not SMCA and PnP-DETR",
+    r"known are .*; Focus-DETR; DINO of detrex; .*SMCA, single scale; PnP-DETR; DETR; ResNet",
 }
 
 

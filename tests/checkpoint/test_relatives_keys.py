@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 
-from sparse_detr.checkpoint.pnp_detr_keys import PNP_DETR, PNP_DETR_TWO_KEY_LAYERS
+from sparse_detr.checkpoint.pnp_detr_keys import pnp_detr_keys
 from sparse_detr.checkpoint.smca_keys import SMCA, SMCA_MULTI_SCALE, SMCA_MULTI_SCALE_SEPARATE
 from sparse_detr.config.loading import load_config
 
@@ -12,8 +12,9 @@ CASES = [
     ("smca", (), SMCA),
     ("smca_multi_scale", (), SMCA_MULTI_SCALE),
     ("smca_multi_scale_separate", (), SMCA_MULTI_SCALE_SEPARATE),
-    ("pnp_detr", (), PNP_DETR),
-    ("pnp_detr", ("model.token_selection.key_layers=2",), PNP_DETR_TWO_KEY_LAYERS),
+    ("pnp_detr", (), pnp_detr_keys()),
+    ("pnp_detr", ("model.token_scoring.score_dim=null",), pnp_detr_keys(score_layers=1)),
+    ("pnp_detr", ("model.token_selection.key_layers=2",), pnp_detr_keys(key_layers=2)),
 ]
 
 
@@ -44,7 +45,7 @@ def test_every_parameter_has_a_released_name_that_leads_back(name, overrides, ta
             "encoder.layers.1.self_attn.up.2.weight",
         ),
         (
-            PNP_DETR,
+            pnp_detr_keys(),
             "transformer.sampler.score_pred_net.2.weight",
             "token_scoring.network.layers.1.weight",
         ),

@@ -95,17 +95,27 @@ class ClassRows:
         stage = classifier_stage(name)
         assert stage is not None
         if len(tensor) < RELEASED_CLASSES:
-            tensor = torch.cat([tensor, _never_winning(tensor) if unused is None else unused])
+            missing = RELEASED_CLASSES - len(tensor)
+            tensor = torch.cat(
+                [tensor, never_winning(tensor, missing) if unused is None else unused]
+            )
         result = torch.empty_like(tensor)
         result[self.order(stage)] = tensor
         return result
 
 
-def _never_winning(tensor: Tensor) -> Tensor:
-    """Rows as a classifier starts: no weights, and a bias that means one in a hundred."""
-    count = RELEASED_CLASSES - len(coco_category_ids())
-    value = prior_bias(0.01) if tensor.dim() == 1 else 0.0
-    return tensor.new_full((count, *tensor.shape[1:]), value)
+def never_winning(like: Tensor, count: int) -> Tensor:
+    """Rows as a classifier starts: no weights, and a bias that means one in a hundred.
+
+    Args:
+        like: (..., ...) other rows of the same weight.
+        count: Rows.
+
+    Returns:
+        (count, ...).
+    """
+    value = prior_bias(0.01) if like.dim() == 1 else 0.0
+    return like.new_full((count, *like.shape[1:]), value)
 
 
 def has_class_count(weights: Mapping[str, Tensor], count: int) -> bool:

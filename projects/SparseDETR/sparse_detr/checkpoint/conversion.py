@@ -145,9 +145,9 @@ def _from_released(
     if backbone is None:
         raise ConversionError(
             f"not recognised as a detector or a backbone (keys: {_first_keys(content)}); known are "
-            "released Sparse DETR and Deformable DETR, "
-            f"{', '.join(known.title for known in RELEASED_FORMATS)}, ResNet-50, ResNet-101 and "
-            "Swin-T; not SMCA and PnP-DETR, of which no weights were published"
+            "released Sparse DETR and Deformable DETR; "
+            f"{'; '.join(dict.fromkeys(known.title for known in RELEASED_FORMATS))}; ResNet-50, "
+            "ResNet-101 and Swin-T"
         )
     tensors, report = backbone_from_file(backbone)
     return {"model": tensors}, report
@@ -173,16 +173,20 @@ def _to_released(
         other_rows = int(target.no_object_row)
         is_sorted = classes != CLASSES_KEPT and _classes_sorted(weights, config, other_rows)
         back = to_table(target, weights, config, unused, is_sorted)
+        if is_sorted and target.category_id_rows:
+            back.report.remarks.append(_classes_taken())
         return {"model": back.weights}, back.report
     is_sorted = classes != CLASSES_KEPT and _classes_sorted(weights, config)
     found = detector_to_released(weights, config, unused, is_sorted)
     if "ema" in content:
         found.report.remarks.append("the moving average of the weights is what was converted")
     if is_sorted:
-        found.report.remarks.append(
-            f"the {len(coco_category_ids())} classes are taken for COCO's, in contiguous order"
-        )
+        found.report.remarks.append(_classes_taken())
     return {"model": found.weights}, found.report
+
+
+def _classes_taken() -> str:
+    return f"the {len(coco_category_ids())} classes are taken for COCO's, in contiguous order"
 
 
 def _classes_sorted(

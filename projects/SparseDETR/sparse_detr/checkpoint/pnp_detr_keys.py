@@ -6,25 +6,28 @@ from .detr_keys import DETR
 from .key_table import KeyTable
 
 _SAMPLER = "transformer.sampler."
-_ONE_KEY_LAYER = KeyTable(((f"{_SAMPLER}k_proj.", "token_selection.key.layers.0."),))
-_TWO_KEY_LAYERS = KeyTable(
-    (
-        (f"{_SAMPLER}k_proj.0.", "token_selection.key.layers.0."),
-        (f"{_SAMPLER}k_proj.2.", "token_selection.key.layers.1."),
-    )
-)
-_SCORES = KeyTable(
-    (
-        (f"{_SAMPLER}score_pred_net.0.", "token_scoring.network.layers.0."),
-        (f"{_SAMPLER}score_pred_net.2.", "token_scoring.network.layers.1."),
-        # A network of one layer stands alone.
-        (f"{_SAMPLER}score_pred_net.", "token_scoring.network.layers.0."),
-        (f"{_SAMPLER}v_proj.", "token_selection.value."),
-    )
-)
-PNP_DETR = _SCORES + _ONE_KEY_LAYER + DETR
-"""PnP-DETR as released. Scores are one-by-one convolutions there, linear layers here: their weights
-(C', C, 1, 1) lose two axes."""
 
-PNP_DETR_TWO_KEY_LAYERS = _SCORES + _TWO_KEY_LAYERS + DETR
-"""PnP-DETR whose pooling keys have two layers."""
+
+def pnp_detr_keys(key_layers: int = 1, score_layers: int = 2) -> KeyTable:
+    """The names of a PnP-DETR.
+
+    Scores are one-by-one convolutions there, linear layers here: their weights (C', C, 1, 1) lose
+    two axes.
+
+    Args:
+        key_layers: Layers of the network that gives the keys of pooling.
+        score_layers: Layers of the network that scores the tokens.
+    """
+    return (
+        _network("k_proj", "token_selection.key", key_layers)
+        + _network("score_pred_net", "token_scoring.network", score_layers)
+        + KeyTable(((f"{_SAMPLER}v_proj.", "token_selection.value."),))
+        + DETR
+    )
+
+
+def _network(there: str, here: str, layers: int) -> KeyTable:
+    """One or two layers: one stands alone there, between two is an activation."""
+    names = [f"{there}."] if layers == 1 else [f"{there}.{2 * i}." for i in range(layers)]
+    pairs = [(f"{_SAMPLER}{name}", f"{here}.layers.{i}.") for i, name in enumerate(names)]
+    return KeyTable(tuple(pairs))

@@ -7,12 +7,22 @@ from collections.abc import Collection
 from .detr_formats import DETR_FILES
 from .dino_formats import DETREX_DINO, ORIGINAL_DINO
 from .focus_formats import FOCUS_DETR
+from .pnp_detr_formats import PNP_DETR_FORMATS
+from .smca_formats import (
+    SMCA_FILES,
+    SMCA_MULTI_SCALE_FILES,
+    SMCA_MULTI_SCALE_SEPARATE_FILES,
+)
 from .table_conversion import ReleasedFormat
 
 RELEASED_FORMATS: tuple[ReleasedFormat, ...] = (
     FOCUS_DETR,
     DETREX_DINO,
     ORIGINAL_DINO,
+    SMCA_MULTI_SCALE_SEPARATE_FILES,
+    SMCA_MULTI_SCALE_FILES,
+    SMCA_FILES,
+    *PNP_DETR_FORMATS,
     DETR_FILES,
 )
 """The first whose marks are all there counts."""

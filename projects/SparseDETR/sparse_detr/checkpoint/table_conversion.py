@@ -26,6 +26,7 @@ from .class_rows import (
     classifier_stage,
     detected_classes_override,
     has_class_count,
+    never_winning,
 )
 from .conversion_errors import (
     ConversionError,
@@ -80,6 +81,10 @@ class ReleasedFormat:
         no_object_row: Whether classifiers have a row for "no object" behind those of the classes.
         category_id_rows: Whether classifiers for COCO have a row for each category id up to 90,
             so that classifiers of 80 rows get the others on the way back.
+        spare_row: Whether classifiers have a last row that stands for nothing, which those here
+            have not.
+        pointwise: Beginning of the names here of linear weights that are convolutions of one cell
+            there: (C', C, 1, 1). None has it where it is empty.
     """
 
     title: str
@@ -92,6 +97,19 @@ class ReleasedFormat:
     label_rows: tuple[str, ...] = ()
     no_object_row: bool = False
     category_id_rows: bool = False
+    spare_row: bool = False
+    pointwise: str = ""
+
+    @property
+    def other_rows(self) -> int:
+        """Rows of a released classifier behind those of the category ids."""
+        return int(self.no_object_row) + int(self.spare_row)
+
+    def is_pointwise(self, name: str) -> bool:
+        """Whether a weight, by its name here, is a convolution of one cell there."""
+        if not self.pointwise or not name.startswith(self.pointwise):
+            return False
+        return name.endswith(".weight")
 
     def fits(self, keys: Collection[str]) -> bool:
         """Whether keys are those of such a file."""
@@ -203,7 +221,8 @@ def _renamed(
         elif name is None:
             left.append(key)
         else:
-            renamed[name], keys[name] = tensor, key
+            flat = source.is_pointwise(name) and tensor.shape[2:] == (1, 1)
+            renamed[name], keys[name] = tensor.flatten(1) if flat else tensor, key
             report.mapped(key, name)
     require_no_leftover(left, list(keys.values()))
     return renamed, keys
@@ -217,16 +236,18 @@ def _sort_rows(
     The others come behind them with ``keep_all``; otherwise they are given.
     """
     rows, unused = ClassRows(), {}
-    classifier_rows = RELEASED_CLASSES + int(source.no_object_row)
+    classifier_rows = RELEASED_CLASSES + source.other_rows
     for name, tensor in renamed.items():
         is_label = name in source.label_rows and len(tensor) >= RELEASED_CLASSES
         if not is_label and (classifier_stage(name) is None or len(tensor) != classifier_rows):
             continue
         kept, others = rows.contiguous(name, tensor[:RELEASED_CLASSES])
         last = tensor[RELEASED_CLASSES:]
-        if keep_all:
+        if keep_all and source.spare_row:
+            renamed[name], unused[name] = torch.cat([kept, others]), last.clone()
+        elif keep_all:
             renamed[name] = torch.cat([kept, others, last])
-        elif is_label:
+        elif is_label or source.spare_row:
             renamed[name], unused[name] = kept, torch.cat([others, last])
         else:
             renamed[name], unused[name] = torch.cat([kept, last]), others
@@ -283,7 +304,8 @@ def to_table(
         elif key is None:
             left.append(name)
         else:
-            released[key] = tensor
+            pointwise = target.is_pointwise(name)
+            released[key] = tensor[..., None, None] if pointwise else tensor
             report.mapped(name, key)
             if tensor.shape != given[name].shape and name not in unused_rows:
                 report.annotate(key, "rows of no class re-initialised")
@@ -306,8 +328,11 @@ def _by_category_id(
     for name, tensor in weights.items():
         if classifier_stage(name) is not None:
             split = len(tensor) - int(target.no_object_row)
-            classes = rows.released(name, tensor[:split], unused_rows.get(name))
-            result[name] = torch.cat([classes, tensor[split:]])
+            unused, last = unused_rows.get(name), tensor[split:]
+            if target.spare_row:
+                last = never_winning(tensor, 1) if unused is None else unused[-1:]
+                unused = None if unused is None else unused[:-1]
+            result[name] = torch.cat([rows.released(name, tensor[:split], unused), last])
     return result
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checkpoint.pnp_detr_keys import PNP_DETR, PNP_DETR_TWO_KEY_LAYERS
+from ..checkpoint.pnp_detr_keys import pnp_detr_keys
 from ..config.loading import load_config
 from ..criterion import PollRegularisation
 from ..structures import DetectorOutput, FeatureTokens, Targets, TokenSelection
@@ -47,8 +47,9 @@ def run_pnp_case(path: Path) -> list[Comparison]:
     case = _here(OfficialCase.read(path))
     comparison = Comparison(case.name)
     model = built_model(case, model_tree(case))
-    two = case.setting("kproj_net").startswith("2layer")
-    table = PNP_DETR_TWO_KEY_LAYERS if two else PNP_DETR
+    key_layers = 2 if case.setting("kproj_net").startswith("2layer") else 1
+    score_layers = 1 if case.setting("score_pred_net").startswith("1layer") else 2
+    table = pnp_detr_keys(key_layers, score_layers)
     keys = load_weights(model, case.under("weight/"), table.here)
 
     def compared(tokens: FeatureTokens) -> FeatureTokens:
