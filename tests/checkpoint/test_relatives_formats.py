@@ -187,3 +187,12 @@ def test_priors_of_no_known_form_are_refused(smca):
     strange = {**smca, "transformer.decoder.layers.0.point3.weight": torch.ones(40, 256)}
     with pytest.raises(ConversionError, match="the widths of its priors are of no known form"):
         from_table(SMCA_FILES, strange, {})
+
+
+def test_priors_shared_by_the_heads_have_no_released_form():
+    model = load_config("smca/smca_r50_head_shared_50ep").model
+    with torch.device("meta"):
+        state = instantiate(model).state_dict()
+    weights = {name: torch.zeros(tensor.shape) for name, tensor in state.items()}
+    with pytest.raises(ConversionError, match="its priors are not those of 8 heads"):
+        to_table(SMCA_FILES, weights, None)

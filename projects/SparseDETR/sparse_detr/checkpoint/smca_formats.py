@@ -36,6 +36,9 @@ def _stored(weights: Mapping[str, Tensor], config: str, changes: tuple[str, ...]
 
 def _one_level(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> Recognised:
     name, words = _backbone(weights, ("r50",))
+    offsets = weights.get(f"{_DECODER}point2.weight")
+    if offsets is None or len(offsets) != 2 * _HEADS:
+        raise ValueError(f"its priors are not those of {_HEADS} heads, which the released ones are")
     scales = weights.get(f"{_DECODER}point3.weight")
     form = _FORMS.get(0 if scales is None else len(scales) // _HEADS)
     if form is None:
