@@ -159,6 +159,13 @@ def test_a_detector_that_cannot_be_counted_is_swept_without_gflops(
     assert draw_sweep(list(report["points"].values()), tmp_path / "sweep.png").is_file()
 
 
+@pytest.mark.parametrize(("share", "name"), [(1.0, "| 1 (all tokens) |"), (0.99, "| 1 |")])
+def test_only_a_ratio_that_kept_all_tokens_is_called_so(share: float, name: str) -> None:
+    point = {"keep_ratio": "1", "bbox": {}, "sparsity": {"keep_ratio": share}, "gflops": None}
+    report = {"points": {"1": point}, "latency": None}
+    assert sweep_table(report, markdown=True).splitlines()[-1].startswith(name)
+
+
 def test_times_are_of_all_ratios_together(tmp_path: Path) -> None:
     from sparse_detr.benchmarking.timing import TimingPlan
 
