@@ -105,7 +105,7 @@ std::vector<int32_t> order_by_place(
     const cpu::Samples<scalar_t>& samples, const DeformAttnSizes& sizes, at::IntArrayRef spatial_shapes) {
   constexpr int64_t kTile = 16;  // cells; measured
   constexpr int64_t kTilesPerQuery = 16;
-  constexpr int64_t kAhead = 16;  // queries; measured
+  constexpr int64_t kAhead = 16;  // queries
   int64_t height = 1;
   int64_t width = 1;
   for (size_t i = 0; i < spatial_shapes.size(); i += 2) {
@@ -128,7 +128,7 @@ std::vector<int32_t> order_by_place(
   const int64_t stride = has_reference ? sizes.levels * samples.reference_size : samples.points_stride;
   std::vector<int32_t> tile_of(queries);
   for (int64_t query = 0; query < queries; ++query, place += stride) {
-    // Each is on a cache line of its own, and too far from the one before for the processor to guess.
+    // Samples of queries lie too far apart for the processor to guess the next.
     __builtin_prefetch(place + kAhead * stride);
     const int64_t image = query / sizes.queries;
     const int64_t row = image * rows + within(place[1], rows);

@@ -24,7 +24,6 @@ def record(ours: list[float], other: list[float], faults: float) -> dict[str, An
         "operator": "ms_deform_attn",
         "candidates": {"ours": candidate(ours, 0, 0), "other": candidate(other, faults, 2)},
         "gathered_bytes": 1000,
-        "gathered_bytes_per_second": 0.0,
     }
 
 

@@ -1,4 +1,4 @@
-"""Files of SMCA's and PnP-DETR's released code: what they are told by, and both ways."""
+"""Files of DETR's relatives, and of DETR beside them: what they are told by, and both ways."""
 
 from argparse import Namespace
 
@@ -132,11 +132,20 @@ def test_all_logits_of_smca_but_the_spare_one_can_be_kept(smca):
 
 
 @pytest.mark.parametrize("classes", [CLASSES_80, CLASSES_91])
-def test_sorted_classes_of_smca_come_back_in_the_order_of_category_ids(smca, classes):
-    found = from_table(SMCA_FILES, smca, {}, classes)
-    back = to_table(SMCA_FILES, found.weights, found.config, found.unused_rows, True).weights
-    assert back.keys() == smca.keys()
-    assert all(torch.equal(back[key], smca[key]) for key in smca)
+@pytest.mark.parametrize(
+    ("config", "target"),
+    [
+        ("smca/smca_r50_50ep", SMCA_FILES),
+        ("pnp_detr/pnp_detr_r50_500ep", PNP_DETR_FILES),
+        ("detr/detr_r50_500ep", DETR_FILES),
+    ],
+)
+def test_sorted_classes_come_back_in_the_order_of_category_ids(config, target, classes):
+    released = released_file(config, (), target)
+    found = from_table(target, released, {}, classes)
+    back = to_table(target, found.weights, found.config, found.unused_rows, True).weights
+    assert back.keys() == released.keys()
+    assert all(torch.equal(back[key], released[key]) for key in released)
 
 
 @pytest.mark.parametrize("classes", [CLASSES_80, CLASSES_91])
@@ -153,8 +162,6 @@ def test_logits_that_were_not_kept_come_back_as_some_that_never_win(smca, classe
 def test_no_object_of_pnp_detr_stays_last(pnp_detr):
     found = from_table(PNP_DETR_FILES, pnp_detr, {})
     assert found.weights[BIAS].tolist() == [*coco_category_ids(), 91]
-    back = to_table(PNP_DETR_FILES, found.weights, found.config, found.unused_rows, True).weights
-    assert all(torch.equal(back[key], pnp_detr[key]) for key in pnp_detr)
 
 
 def test_what_weights_do_not_tell_of_pnp_detr_is_read_from_the_arguments_or_remarked(pnp_detr):

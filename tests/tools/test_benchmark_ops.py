@@ -37,7 +37,6 @@ def fake_records(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             "baseline": "other",
             "candidates": {"ours": ours, "other": {**ours, "ours_is_faster": spread}},
             "gathered_bytes": 0,
-            "gathered_bytes_per_second": 0.0,
         }
 
     def in_fresh_process(function: str, arguments: dict[str, Any], environment: Any) -> Any:

@@ -55,7 +55,9 @@ def measure_operator(
     plan: dict[str, Any] | None = None,
     baseline_only: bool = False,
 ) -> dict[str, Any]:
-    """Gives the times of one operator on one set of queries, ready for JSON.
+    """Gives the times of one operator on one set of queries in this process, ready for JSON.
+
+    :func:`pool_processes` makes a whole record of it.
 
     Args:
         operator: Name in ``OPERATORS``.
@@ -138,7 +140,6 @@ def _kernel_times(calls: Mapping[str, RotatedCall], plan: TimingPlan) -> Compare
 def _record(
     case: OperatorCase, queries: str, backward: bool, times: ComparedTimes
 ) -> dict[str, Any]:
-    ours = times.by_name[OURS].milliseconds.median / 1000
     return {
         "operator": case.operator,
         "queries": queries,
@@ -146,7 +147,6 @@ def _record(
         "baseline": case.baseline,
         "candidates": _times_by_name(times),
         "gathered_bytes": case.gathered_bytes,
-        "gathered_bytes_per_second": case.gathered_bytes / ours,
         "result_bytes": case.result_bytes,
     }
 

@@ -33,6 +33,7 @@ from .detector_conversion import (
     detector_from_released,
     detector_to_released,
 )
+from .file_traits import training_arguments
 from .released_formats import RELEASED_FORMATS, format_for, format_of
 from .released_keys import is_released
 from .report import ConversionReport
@@ -215,8 +216,7 @@ def _detector_content(found: ConvertedDetector | TableConversion) -> dict[str, A
 
 def _arguments(content: Mapping[str, Any]) -> dict[str, Any]:
     """What the released training says of its model; entries of another kind are passed over."""
-    found = content.get("args")
-    given = vars(found) if isinstance(found, argparse.Namespace) else {}
+    given = training_arguments(content)
     return {
         name: given[name]
         for name, kinds in _ARGUMENTS.items()

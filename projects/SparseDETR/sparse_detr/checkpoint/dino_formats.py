@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from .dino_keys import DETREX, ORIGINAL
+from .file_traits import (
+    DETECTRON2_NAMES,
+    TORCHVISION_NAMES,
+    backbone_of,
+    config_changes,
+    layers_and_queries,
+)
 from .stored_config import StoredConfig
 from .table_conversion import Recognised, ReleasedFormat
 
@@ -20,7 +27,6 @@ _LATER_SCHEDULES = (
 )
 # After so many iterations a training of 24 epochs is not over, and one of 12 is.
 _OF_12_EPOCHS = 100_000
-_SWIN = {96: "swint", 128: "swinb_384", 192: "swinl"}
 
 
 def copied_head(key: str, keys: Collection[str]) -> str | None:
@@ -35,46 +41,9 @@ def copies_of_head(key: str, keys: Collection[str]) -> tuple[str, ...]:
     return (f"transformer.decoder.{key}",) if is_head else ()
 
 
-def backbone_of(weights: Mapping[str, Tensor], prefix: str, blocks: str) -> tuple[str, str]:
-    """Name of the backbone in config names, and in words.
-
-    Args:
-        weights: Tensors by released name.
-        prefix: Of a Swin backbone's names.
-        blocks: Pattern of the names of a ResNet's third stage, the number of the block in a group.
-
-    Raises:
-        ValueError: It is none of those that configs are shipped for.
-    """
-    table = f"{prefix}layers.0.blocks.0.attn.relative_position_bias_table"
-    if table in weights:
-        width = len(weights[f"{prefix}patch_embed.proj.weight"])
-        window = (int(len(weights[table]) ** 0.5) + 1) // 2
-        name = _SWIN.get(width)
-        if name == "swinl" and window == 12:
-            name = "swinl_384"
-        known = {"swint": 7, "swinb_384": 12, "swinl": 7, "swinl_384": 12}
-        if name is None or known[name] != window:
-            raise ValueError(f"a Swin of width {width} with windows of {window} is not known")
-        return name, f"Swin of width {width} with windows of {window}"
-    count = len(_numbers(weights, blocks))
-    depth = {6: 50, 23: 101}.get(count)
-    if depth is None:
-        raise ValueError(f"the ResNet has {count} blocks in its third stage, expected 6 or 23")
-    return f"r{depth}", f"ResNet-{depth}"
-
-
-def layer_overrides(weights: Mapping[str, Tensor]) -> list[str]:
-    """Changes of the config where numbers of layers or queries are not the usual ones."""
-    changes = []
-    for part in ("encoder", "decoder"):
-        count = len(_numbers(weights, rf"transformer\.{part}\.layers\.(\d+)\."))
-        if count != 6:
-            changes.append(f"model.{part}.num_layers={count}")
-    queries = len(weights["transformer.tgt_embed.weight"])
-    if queries != 900:
-        changes.append(f"model.query_selection.num_queries={queries}")
-    return changes
+def layer_overrides(weights: Mapping[str, Tensor], config: str) -> tuple[str, ...]:
+    """Changes of a config where numbers of layers or queries are not those it has."""
+    return config_changes(config, layers_and_queries(weights, "transformer.tgt_embed.weight"))
 
 
 def encoding_overrides(
@@ -83,7 +52,7 @@ def encoding_overrides(
     """Changes for the position encoding that a training of detrex used, and remarks.
 
     Args:
-        backbone: Of :func:`backbone_of`.
+        backbone: Of :func:`~.file_traits.backbone_of`.
         content: Other entries of the checkpoint; ``iteration`` tells the schedule.
     """
     if not backbone.startswith("r"):
@@ -98,24 +67,26 @@ def encoding_overrides(
     return (), (remark,)
 
 
-def _numbers(keys: Iterable[str], pattern: str) -> set[int]:
-    return {int(match[1]) for key in keys if (match := re.match(pattern, key))}
-
-
 def _detrex(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> Recognised:
-    name, words = backbone_of(weights, "backbone.", r"backbone\.res4\.(\d+)\.")
+    name, words = backbone_of(weights, DETECTRON2_NAMES)
     encoding, remarks = encoding_overrides(name, content)
-    changes = (*layer_overrides(weights), *encoding, "model.released_behaviour=True")
-    config = StoredConfig(f"dino/dino_{name}_4scale_12ep", changes)
+    config = _stored(weights, name, encoding)
     return Recognised(f"DINO of detrex; {words}", config, remarks)
 
 
 def _original(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> Recognised:
     # The same in both: the authors' ResNets have torchvision's names.
-    name, words = backbone_of(weights, "backbone.0.", r"backbone\.0\.body\.layer3\.(\d+)\.")
-    changes = (*layer_overrides(weights), *_LATER_SCHEDULES, "model.released_behaviour=True")
-    config = StoredConfig(f"dino/dino_{name}_4scale_12ep", changes)
+    name, words = backbone_of(weights, TORCHVISION_NAMES)
+    config = _stored(weights, name, _LATER_SCHEDULES)
     return Recognised(f"DINO of its authors; {words}", config)
+
+
+def _stored(
+    weights: Mapping[str, Tensor], backbone: str, encoding: tuple[str, ...]
+) -> StoredConfig:
+    config = f"dino/dino_{backbone}_4scale_12ep"
+    changes = (*layer_overrides(weights, config), *encoding, "model.released_behaviour=True")
+    return StoredConfig(config, changes)
 
 
 DETREX_DINO = ReleasedFormat(

@@ -10,13 +10,8 @@ from torch import Tensor
 
 from ..token_selection import Cascade
 from ..token_selection.cascade import RELEASED_FACTORS
-from .dino_formats import (
-    backbone_of,
-    copied_head,
-    copies_of_head,
-    encoding_overrides,
-    layer_overrides,
-)
+from .dino_formats import copied_head, copies_of_head, encoding_overrides, layer_overrides
+from .file_traits import DETECTRON2_NAMES, backbone_with_config, layer_count, numbers
 from .focus_keys import FOCUS
 from .stored_config import StoredConfig
 from .table_conversion import Recognised, ReleasedFormat
@@ -48,30 +43,25 @@ def _copies(key: str, keys: Collection[str]) -> tuple[str, ...]:
     if not key.startswith(beginning):
         return copies
     leaf = key.removeprefix(beginning)
-    layers = range(len(_numbers(keys, r"transformer\.encoder\.layers\.(\d+)\.")))
+    layers = range(layer_count(keys, "encoder"))
     return (*copies, *(f"{name}.{i}.{leaf}" for name in _CATEGORY_LISTS for i in layers))
 
 
 def _first_stage(keys: Iterable[str]) -> int:
     """Number of the first stage's head, which follows those of the decoder layers."""
-    return max(_numbers(keys, r"class_embed\.(\d+)\."), default=0)
-
-
-def _numbers(keys: Iterable[str], pattern: str) -> set[int]:
-    return {int(match[1]) for key in keys if (match := re.match(pattern, key))}
+    return max(numbers(keys, r"class_embed\.(\d+)\."), default=0)
 
 
 def _recognised(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> Recognised:
-    name, words = backbone_of(weights, "backbone.", r"backbone\.res4\.(\d+)\.")
-    if name not in _CONFIGS:
-        raise ValueError(f"no config of Focus-DETR is shipped for a {words}")
+    name, words = backbone_with_config(weights, DETECTRON2_NAMES, "Focus-DETR", _CONFIGS)
     encoding, remarks = encoding_overrides(name, content)
-    changes = [*layer_overrides(weights), *encoding, "model.released_behaviour=True"]
-    layers = len(_numbers(weights, r"transformer\.encoder\.layers\.(\d+)\."))
+    config = f"focus_detr/{_CONFIGS[name]}"
+    changes = [*layer_overrides(weights, config), *encoding, "model.released_behaviour=True"]
+    layers = layer_count(weights, "encoder")
     if layers < len(RELEASED_FACTORS):
         changes.append(f"model.keep_ratio={Cascade(factors=RELEASED_FACTORS[:layers])}")
-    config = StoredConfig(f"focus_detr/{_CONFIGS[name]}", tuple(changes))
-    return Recognised(f"Focus-DETR on DINO; {words}", config, remarks)
+    stored = StoredConfig(config, tuple(changes))
+    return Recognised(f"Focus-DETR on DINO; {words}", stored, remarks)
 
 
 FOCUS_DETR = ReleasedFormat(

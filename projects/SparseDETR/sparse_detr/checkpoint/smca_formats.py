@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .detr_formats import MARKS, size_overrides
-from .dino_formats import backbone_of
+from .detr_formats import MARKS, detr_sizes, released
+from .file_traits import TORCHVISION_NAMES, backbone_with_config
 from .key_table import KeyTable
 from .smca_keys import SMCA, SMCA_MULTI_SCALE, SMCA_MULTI_SCALE_SEPARATE
-from .stored_config import StoredConfig
 from .table_conversion import Recognised, ReleasedFormat
 
 _DECODER = "transformer.decoder.layers.0."
@@ -22,20 +21,8 @@ _FORMS = {0: "_fixed_scale", 1: "_isotropic", 2: "", 3: "_cross_term"}
 _HEADS = 8
 
 
-def _backbone(weights: Mapping[str, Tensor], shipped: tuple[str, ...]) -> tuple[str, str]:
-    name, words = backbone_of(weights, "backbone.0.", r"backbone\.0\.body\.layer3\.(\d+)\.")
-    if name not in shipped:
-        raise ValueError(f"no config of it is shipped for a {words}")
-    return name, words
-
-
-def _stored(weights: Mapping[str, Tensor], config: str, changes: tuple[str, ...]) -> StoredConfig:
-    sizes = size_overrides(weights, config)
-    return StoredConfig(config, (*sizes, *changes, "model.released_behaviour=True"))
-
-
 def _one_level(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> Recognised:
-    name, words = _backbone(weights, ("r50",))
+    name, words = backbone_with_config(weights, TORCHVISION_NAMES, "SMCA", ("r50",))
     offsets = weights.get(f"{_DECODER}point2.weight")
     if offsets is None or len(offsets) != 2 * _HEADS:
         raise ValueError(f"its priors are not those of {_HEADS} heads, which the released ones are")
@@ -43,23 +30,25 @@ def _one_level(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> Rec
     form = _FORMS.get(0 if scales is None else len(scales) // _HEADS)
     if form is None:
         raise ValueError("the widths of its priors are of no known form")
-    config = f"smca/smca_{name}{form}_50ep"
-    return Recognised(f"SMCA, single scale; {words}", _stored(weights, config, ()))
+    stored = released(f"smca/smca_{name}{form}_50ep", detr_sizes(weights))
+    return Recognised(f"SMCA, single scale; {words}", stored)
 
 
 def _four_levels(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> Recognised:
     separate = f"{_ENCODER}high_to_low_1.weight" in weights
-    name, words = _backbone(weights, ("r50", "r101") if separate else ("r50",))
+    shipped = ("r50", "r101") if separate else ("r50",)
+    name, words = backbone_with_config(weights, TORCHVISION_NAMES, "multi-scale SMCA", shipped)
     kernel = weights[f"{_ENCODER}self_attn_8.weight"].shape[-1]
-    config = f"smca/smca_multi_scale_{name}_50ep"
+    form = ""
     if separate:
-        larger = "_7x7" if name == "r101" or kernel == 7 else ""
-        config = f"smca/smca_multi_scale_separate{larger}_{name}_50ep"
-    usual = 5 if separate and "7x7" not in config else 7
-    changes = () if kernel == usual else (f"model.encoder.kernel_size={kernel}",)
-    if f"{_ENCODER}conv_1.weight" not in weights:
-        changes = (*changes, "model.encoder.pointwise=False")
-    return Recognised(f"SMCA, multi-scale; {words}", _stored(weights, config, changes))
+        form = "_separate_7x7" if name == "r101" or kernel == 7 else "_separate"
+    values = {
+        **detr_sizes(weights),
+        "encoder.kernel_size": kernel,
+        "encoder.pointwise": f"{_ENCODER}conv_1.weight" in weights,
+    }
+    stored = released(f"smca/smca_multi_scale{form}_{name}_50ep", values)
+    return Recognised(f"SMCA, multi-scale; {words}", stored)
 
 
 def _multi_scale(keys: KeyTable, crossing: str) -> ReleasedFormat:
