@@ -76,7 +76,8 @@ SPARSE_DETR_INLINE void gather_channels(
 }
 
 // kSamples and kChannels are the numbers of samples and channels where they are known here, 0 where they are not. The
-// corners of an item are listed before those of the item before it are read: the processor works on both at once.
+// corners of an item are listed before those of the item before it are read: the processor works on both at once. Where
+// vectors are narrow, reading takes more instructions than it looks ahead, and only fetched rows gain by it.
 template <typename value_t, typename scalar_t, int kSamples, int kChannels>
 SPARSE_DETR_INLINE void forward_queries(
     const AttentionProblem<value_t, scalar_t>& problem, scalar_t* output, const Scratch<scalar_t> (&scratch)[2],
@@ -84,6 +85,7 @@ SPARSE_DETR_INLINE void forward_queries(
   const int64_t channels = kChannels > 0 ? kChannels : problem.sizes.channels;
   const int64_t heads = problem.sizes.heads;
   const int64_t token_stride = problem.values.token_stride;
+  const bool lists_ahead = kVectorBytes > 16 || problem.fetch_ahead;
   Corners<scalar_t> corners = {};
   const value_t* rows = nullptr;
   scalar_t* target = nullptr;
@@ -102,16 +104,69 @@ SPARSE_DETR_INLINE void forward_queries(
           fetch(next_rows + next.token[i] * token_stride, channels * int64_t(sizeof(value_t)));
         }
       }
+      scalar_t* next_target = output + (query * heads + head) * channels;
+      if (!lists_ahead) {
+        gather_channels(next_rows, token_stride, next, channels, next_target);
+        continue;
+      }
       if (target != nullptr) {
         gather_channels(rows, token_stride, corners, channels, target);
       }
       corners = next;
       rows = next_rows;
-      target = output + (query * heads + head) * channels;
+      target = next_target;
     }
   }
-  gather_channels(rows, token_stride, corners, channels, target);
+  if (target != nullptr) {
+    gather_channels(rows, token_stride, corners, channels, target);
+  }
 }
+
+#if SPARSE_DETR_WITH_16_SAMPLES
+// output[0 : 32] = sum over the corners of sixteen samples of weight * row, sample after sample: the two rows of a line
+// of the map lie side by side.
+template <typename value_t>
+SPARSE_DETR_INLINE void gather_16(const Scratch<float>& scratch, float* output) {
+  Vector<float> sum[4][2] = {};
+#pragma GCC unroll 16
+  for (int sample = 0; sample < 16; ++sample) {
+#pragma GCC unroll 4
+    for (int corner = 0; corner < 4; ++corner) {
+      const value_t* row = reinterpret_cast<const value_t*>(scratch.row[16 * corner + sample]);
+      const float weight = scratch.weight[16 * corner + sample];
+      sum[corner][0] += weight * Load<value_t>::vector(row);
+      sum[corner][1] += weight * Load<value_t>::vector(row + 16);
+    }
+  }
+  store(output, (sum[0][0] + sum[1][0]) + (sum[2][0] + sum[3][0]));
+  store(output + 16, (sum[0][1] + sum[1][1]) + (sum[2][1] + sum[3][1]));
+}
+
+// As forward_queries, for sixteen samples of 32 channels, all corners of which are read.
+template <typename value_t>
+SPARSE_DETR_INLINE void forward_queries_of_16(
+    const AttentionProblem<value_t, float>& problem, float* output, const Scratch<float> (&scratch)[2], int64_t begin,
+    int64_t end) {
+  const int64_t heads = problem.sizes.heads;
+  const int64_t stride = problem.values.token_stride * int64_t(sizeof(value_t));
+  float* target = nullptr;
+  for (int64_t place = begin; place < end; ++place) {
+    const int64_t query = problem.order == nullptr ? place : problem.order[place];
+    const int64_t image = query / problem.sizes.queries;
+    const value_t* rows = problem.values.data + image * problem.values.image_stride;
+    prepare_query(problem.table, problem.samples, query, scratch[0]);
+    for (int64_t head = 0; head < heads; ++head, rows += problem.values.head_stride) {
+      const int64_t turn = (place * heads + head) & 1;
+      list_rows_of_16(problem.table, problem.samples, scratch[turn], query, head, image, rows, stride);
+      if (target != nullptr) {
+        gather_16<value_t>(scratch[1 - turn], target);
+      }
+      target = output + (query * heads + head) * 32;
+    }
+  }
+  gather_16<value_t>(scratch[(end * heads - 1) & 1], target);
+}
+#endif
 
 template <typename value_t, typename scalar_t>
 void forward(
@@ -126,6 +181,13 @@ void forward(
   }
   if constexpr (kHasCommonSizes<scalar_t>) {
     if (problem.table.samples == 16 && problem.sizes.channels == 32) {
+#if SPARSE_DETR_WITH_16_SAMPLES
+      // With as many queries as tokens there is no waiting for lists, and reading the corners that exist is less work.
+      if (!problem.fetch_ahead && problem.values.token_stride * int64_t(sizeof(value_t)) <= INT32_MAX) {
+        forward_queries_of_16<value_t>(problem, output, scratch, begin, end);
+        return;
+      }
+#endif
       forward_queries<value_t, scalar_t, 16, 32>(problem, output, scratch, begin, end);
       return;
     }

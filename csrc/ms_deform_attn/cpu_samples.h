@@ -31,6 +31,8 @@ struct Scratch {
   int32_t* kept_slot;  // row of the window of the backward pass
   scalar_t* kept_dot;
   scalar_t* dot;  // (4, samples)
+  // (4, samples) addresses of the rows of all corners; of a row of zeros where a corner contributes nothing.
+  uint64_t* row;
 };
 
 // The corners that contribute, in ascending order.
@@ -54,7 +56,8 @@ template <typename scalar_t>
 inline int64_t single_scratch_bytes(int64_t samples) {
   const int64_t one = rounded_up(samples);
   const int64_t four = rounded_up(4 * samples) + kSlack;
-  return (7 * one + 4 * four) * int64_t(sizeof(scalar_t)) + 4 * four * int64_t(sizeof(int32_t));
+  return (7 * one + 4 * four) * int64_t(sizeof(scalar_t)) +
+         four * int64_t(4 * sizeof(int32_t) + sizeof(uint64_t));
 }
 
 // Cuts the memory, aligned to 64 bytes, into its parts.
@@ -81,6 +84,7 @@ inline Scratch<scalar_t> make_scratch(void* memory, int64_t samples) {
     *part = indices;
     indices += four;
   }
+  scratch.row = reinterpret_cast<uint64_t*>(indices);
   return scratch;
 }
 

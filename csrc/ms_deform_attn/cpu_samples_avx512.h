@@ -1,5 +1,6 @@
 // What cpu_samples.h does, for float samples on AVX-512: sixteen samples stay in registers from the offsets to the list
-// of corners, and compression keeps the corners that contribute.
+// of corners. Compression keeps the corners that contribute; or all are listed, and those that do not contribute read
+// a row of zeros.
 #pragma once
 
 #include "cpu_samples.h"
@@ -44,6 +45,11 @@ SPARSE_DETR_INLINE __m512 exponentials(__m512 x) {
 SPARSE_DETR_INLINE __m512 softmax_of_16(__m512 logits) {
   const __m512 powers = exponentials(_mm512_sub_ps(logits, _mm512_set1_ps(_mm512_reduce_max_ps(logits))));
   return _mm512_mul_ps(powers, _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(powers)));
+}
+
+// The lower (half 0) or upper (half 1) eight of sixteen numbers, as wide ones.
+SPARSE_DETR_INLINE __m512i wide_half(__m512i numbers, int half) {
+  return _mm512_cvtepi32_epi64(half == 0 ? _mm512_castsi512_si256(numbers) : _mm512_extracti64x4_epi64(numbers, 1));
 }
 
 // The cells of sixteen samples.
@@ -97,6 +103,21 @@ locate_16(const SampleTable& table, const Scratch<float>& scratch, Points points
   return cells;
 }
 
+// Bilinear weights times attention weights of the four corners of sixteen samples.
+struct CornerWeights {
+  __m512 upper;
+  __m512 lower;
+  __m512 left;
+  __m512 right;
+};
+
+SPARSE_DETR_INLINE CornerWeights corner_weights(const Cells& cells, __m512 attention) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  return {
+      _mm512_mul_ps(attention, _mm512_sub_ps(one, cells.fraction_y)), _mm512_mul_ps(attention, cells.fraction_y),
+      _mm512_sub_ps(one, cells.fraction_x), cells.fraction_x};
+}
+
 // As list_corners of cpu_samples.h, for exactly sixteen samples. With kForBackward it also leaves behind what
 // sample_gradients reads.
 template <bool kForBackward>
@@ -110,13 +131,10 @@ SPARSE_DETR_INLINE Corners<float> list_corners_of_16(
     weights = softmax_of_16(weights);
   }
   const Cells cells = locate_16(table, scratch, points, image);
-  const __m512 one = _mm512_set1_ps(1.0f);
-  const __m512 lower = _mm512_mul_ps(weights, cells.fraction_y);
-  const __m512 upper = _mm512_mul_ps(weights, _mm512_sub_ps(one, cells.fraction_y));
-  const __m512 to_left = _mm512_sub_ps(one, cells.fraction_x);
+  const CornerWeights part = corner_weights(cells, weights);
   const __m512 weight[4] = {
-      _mm512_mul_ps(upper, to_left), _mm512_mul_ps(upper, cells.fraction_x), _mm512_mul_ps(lower, to_left),
-      _mm512_mul_ps(lower, cells.fraction_x)};
+      _mm512_mul_ps(part.upper, part.left), _mm512_mul_ps(part.upper, part.right),
+      _mm512_mul_ps(part.lower, part.left), _mm512_mul_ps(part.lower, part.right)};
   int64_t kept = 0;
   uint64_t exists = 0;
 #pragma GCC unroll 4
@@ -140,6 +158,46 @@ SPARSE_DETR_INLINE Corners<float> list_corners_of_16(
     }
   }
   return {kept, scratch.kept_token, scratch.kept_weight, nullptr, exists};
+}
+
+// The row that corners read which contribute nothing: 32 channels of any type of values.
+alignas(64) constexpr float kZeros[32] = {};
+
+// Addresses and weights of all corners of exactly sixteen samples, into scratch.row and scratch.weight. Wherever a
+// sample lies the same is done: no branch has to wait for a location that comes from memory, and everything is written
+// to places that are known before it, so that reading the list of the item before this one has to wait for nothing.
+// The rows of tokens begin at `rows` and lie `stride` bytes apart, less than 2 ** 31.
+SPARSE_DETR_INLINE void list_rows_of_16(
+    const SampleTable& table, const Samples<float>& samples, const Scratch<float>& scratch, int64_t query, int64_t head,
+    int64_t image, const void* rows, int64_t stride) {
+  const Points points = load_points(samples.points + query * samples.points_stride + head * 32);
+  __m512 weights = _mm512_loadu_ps(samples.weights + query * samples.weights_stride + head * 16);
+  if (samples.reference != nullptr) {
+    weights = softmax_of_16(weights);
+  }
+  const Cells cells = locate_16(table, scratch, points, image);
+  const CornerWeights part = corner_weights(cells, weights);
+  _mm512_store_ps(scratch.weight, _mm512_maskz_mul_ps(cells.exists[0], part.upper, part.left));
+  _mm512_store_ps(scratch.weight + 16, _mm512_maskz_mul_ps(cells.exists[1], part.upper, part.right));
+  _mm512_store_ps(scratch.weight + 32, _mm512_maskz_mul_ps(cells.exists[2], part.lower, part.left));
+  _mm512_store_ps(scratch.weight + 48, _mm512_maskz_mul_ps(cells.exists[3], part.lower, part.right));
+  const __m512i begin = _mm512_set1_epi64(reinterpret_cast<intptr_t>(rows));
+  const __m512i zeros = _mm512_set1_epi64(reinterpret_cast<intptr_t>(kZeros));
+  const __m512i to_right = _mm512_set1_epi64(stride);
+  const __m512i width = _mm512_loadu_si512(table.width);
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    const __m512i token = wide_half(cells.token[0], half);
+    const __m512i below = _mm512_mul_epi32(wide_half(width, half), to_right);
+    const __m512i first = _mm512_add_epi64(begin, _mm512_mul_epi32(token, to_right));
+    const __m512i right = _mm512_add_epi64(first, to_right);
+    const __m512i row[4] = {first, right, _mm512_add_epi64(first, below), _mm512_add_epi64(right, below)};
+#pragma GCC unroll 4
+    for (int corner = 0; corner < 4; ++corner) {
+      const __mmask8 exists = __mmask8(cells.exists[corner] >> (8 * half));
+      _mm512_store_si512(scratch.row + 16 * corner + 8 * half, _mm512_mask_mov_epi64(zeros, exists, row[corner]));
+    }
+  }
 }
 
 // scratch.dot from the dots of the corners that list_corners_of_16 kept.
