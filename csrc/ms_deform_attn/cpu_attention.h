@@ -123,13 +123,14 @@ SPARSE_DETR_INLINE void forward_queries(
 }
 
 #if SPARSE_DETR_WITH_16_SAMPLES
-// output[0 : 32] = sum over the corners of sixteen samples of weight * row, sample after sample: the two rows of a line
-// of the map lie side by side.
+// output[0 : 32] = sum over the corners of sixteen samples of weight * row. Every fourth sample in turn, one of each of
+// four levels: rows of large maps, which come from far, between those of small ones.
 template <typename value_t>
 SPARSE_DETR_INLINE void gather_16(const Scratch<float>& scratch, float* output) {
   Vector<float> sum[4][2] = {};
 #pragma GCC unroll 16
-  for (int sample = 0; sample < 16; ++sample) {
+  for (int turn = 0; turn < 16; ++turn) {
+    const int sample = turn % 4 * 4 + turn / 4;
 #pragma GCC unroll 4
     for (int corner = 0; corner < 4; ++corner) {
       const value_t* row = reinterpret_cast<const value_t*>(scratch.row[16 * corner + sample]);

@@ -96,10 +96,10 @@ cpu::Samples<scalar_t> raw_samples(const at::Tensor& reference, const at::Tensor
 // Numbers below `tiles` sorted by tile, those of one tile in ascending order.
 std::vector<int32_t> sort_by_tile(const std::vector<int32_t>& tile_of, int64_t tiles);
 
-// The queries of all images, image by image, tile by tile of the finest level: neighbours on the map follow each other,
-// and so do their rows in the caches. A query lies at its reference point, or at the first of its samples. Empty, which
-// stands for their own order, where they are too many for the numbers or so few that looking at every tile would cost
-// more than it gains.
+// The queries of all images, image by image, tile by tile of the finest level, to the right and back in turns:
+// neighbours on the map follow each other, and so do their rows in the caches. A query lies at its reference point, or
+// at the first of its samples. Empty, which stands for their own order, where they are too many for the numbers or so
+// few that looking at every tile would cost more than it gains.
 template <typename scalar_t>
 std::vector<int32_t> order_by_place(
     const cpu::Samples<scalar_t>& samples, const DeformAttnSizes& sizes, at::IntArrayRef spatial_shapes) {
@@ -132,7 +132,8 @@ std::vector<int32_t> order_by_place(
     __builtin_prefetch(place + kAhead * stride);
     const int64_t image = query / sizes.queries;
     const int64_t row = image * rows + within(place[1], rows);
-    tile_of[query] = static_cast<int32_t>(row * columns + within(place[0], columns));
+    const int64_t column = within(place[0], columns);
+    tile_of[query] = static_cast<int32_t>(row * columns + (row % 2 == 0 ? column : columns - 1 - column));
   }
   return sort_by_tile(tile_of, tiles);
 }

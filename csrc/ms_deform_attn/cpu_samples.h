@@ -56,8 +56,7 @@ template <typename scalar_t>
 inline int64_t single_scratch_bytes(int64_t samples) {
   const int64_t one = rounded_up(samples);
   const int64_t four = rounded_up(4 * samples) + kSlack;
-  return (7 * one + 4 * four) * int64_t(sizeof(scalar_t)) +
-         four * int64_t(4 * sizeof(int32_t) + sizeof(uint64_t));
+  return (7 * one + 4 * four) * int64_t(sizeof(scalar_t)) + four * int64_t(4 * sizeof(int32_t) + sizeof(uint64_t));
 }
 
 // Cuts the memory, aligned to 64 bytes, into its parts.

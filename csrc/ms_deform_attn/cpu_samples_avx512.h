@@ -133,8 +133,8 @@ SPARSE_DETR_INLINE Corners<float> list_corners_of_16(
   const Cells cells = locate_16(table, scratch, points, image);
   const CornerWeights part = corner_weights(cells, weights);
   const __m512 weight[4] = {
-      _mm512_mul_ps(part.upper, part.left), _mm512_mul_ps(part.upper, part.right),
-      _mm512_mul_ps(part.lower, part.left), _mm512_mul_ps(part.lower, part.right)};
+      _mm512_mul_ps(part.upper, part.left), _mm512_mul_ps(part.upper, part.right), _mm512_mul_ps(part.lower, part.left),
+      _mm512_mul_ps(part.lower, part.right)};
   int64_t kept = 0;
   uint64_t exists = 0;
 #pragma GCC unroll 4

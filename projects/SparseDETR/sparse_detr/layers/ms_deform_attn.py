@@ -177,7 +177,7 @@ def flat(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
     if isinstance(given, Tensor):
         raise TypeError("spatial_shapes: got a Tensor, expected (height, width) Python ints")
     sizes = [size for height, width in spatial_shapes for size in (height, width)]
-    if any(isinstance(size, bool) for size in sizes):
+    if bool in map(type, sizes):
         raise TypeError("spatial_shapes: got a bool, expected (height, width) Python ints")
     return sizes
 
