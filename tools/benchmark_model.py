@@ -54,6 +54,7 @@ from sparse_detr.benchmarking.report_files import (
     was_stopped,
 )
 from sparse_detr.benchmarking.timing import TimingPlan
+from sparse_detr.engine.tool_program import check_numbers
 
 _REPORT = "sparse_detr.benchmarking.model_report"
 _SHORT_NAMES = {
@@ -119,7 +120,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--show", type=Path, nargs="+", metavar="FILE",
         help="measure nothing: print the tables of such files")  # fmt: skip
     add("--markdown", action="store_true", help="print the tables in Markdown")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    check_numbers(parser, options, threads=1, rounds=1)
+    return options
 
 
 def settings(options: argparse.Namespace) -> Iterator[Setting]:

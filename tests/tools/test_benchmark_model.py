@@ -110,6 +110,12 @@ def test_a_size_that_is_none_is_refused(text: str) -> None:
         benchmark_model.parse_arguments(["--size", text])
 
 
+def test_a_number_that_is_too_small_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmark_model.parse_arguments(["--rounds", "0"])
+    assert "--rounds is 0, expected 1 or more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["0", "1.5", "sparse"])
 def test_a_keeping_ratio_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(SystemExit):

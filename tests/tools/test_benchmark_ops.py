@@ -51,6 +51,15 @@ def fake_records(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return asked
 
 
+@pytest.mark.parametrize("option", ["--processes", "--rounds", "--threads"])
+def test_a_number_that_is_too_small_is_refused(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        benchmark_ops.parse_arguments([option, "-1"])
+    assert f"{option} is -1, expected" in capsys.readouterr().err
+
+
 def test_only_what_is_asked_for_is_measured(
     fake_records: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .inference import Predictor
 
-__version__ = "0.6.0"
+__version__ = "0.6.1"
 __all__ = ["Predictor"]
 
 
