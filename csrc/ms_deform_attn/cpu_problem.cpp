@@ -7,6 +7,9 @@ namespace sparse_detr {
 
 SampleLevels::SampleLevels(
     at::IntArrayRef spatial_shapes, int64_t points, const std::optional<at::Tensor>& valid_sizes) {
+  for (std::vector<int32_t>* const table : {&width_, &height_, &first_token_}) {
+    table->reserve(spatial_shapes.size() / 2 * static_cast<size_t>(points));
+  }
   int64_t first_token = 0;
   for (size_t level = 0; level < spatial_shapes.size() / 2; ++level) {
     const int64_t height = spatial_shapes[2 * level];

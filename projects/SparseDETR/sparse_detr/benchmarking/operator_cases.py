@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -75,12 +76,8 @@ def _called(
 ) -> Call:
     """A call of a function of tensors, with its gradients if asked for."""
     if not backward:
-
-        def forward() -> Tensor:
-            with torch.no_grad():
-                return function(*inputs)
-
-        return forward
+        # Nothing is recorded for tensors that need no gradient.
+        return partial(function, *(tensor.detach() for tensor in inputs))
     leaves = [tensor.detach().requires_grad_() for tensor in inputs]
 
     def forward_and_backward() -> tuple[Tensor, ...]:

@@ -168,7 +168,10 @@ Samples = tuple[Tensor, Tensor, Tensor]
 
 def is_native(tensor: object) -> bool:
     """Whether the compiled operators serve the device of an argument, which may be no tensor."""
-    return isinstance(tensor, Tensor) and backend.is_native(tensor.device.type)
+    if not isinstance(tensor, Tensor):
+        return False
+    # Asking for the name of a device takes longer.
+    return backend.is_native("cpu" if tensor.is_cpu else tensor.device.type)
 
 
 def flat(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
