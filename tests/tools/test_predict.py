@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -315,8 +316,13 @@ def test_an_interrupted_run_leaves_complete_files(run: Path, tmp_path: Path) -> 
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
     time.sleep(1.0)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    errors = ""
+    # Python drops an interrupt that comes while it runs a finaliser; then one presses again.
+    for patience in (40, 40, 60):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            _, errors = process.communicate(timeout=patience)
+            break
     assert process.returncode == 130, errors
     assert errors.strip().endswith("interrupted after 0 files; what was written is complete")
     assert written(output) == ["long.mp4"]
